@@ -1,0 +1,1 @@
+"""What a storage node is and how it is: observation only, nothing here changes the host."""

@@ -1,0 +1,158 @@
+"""What is on record of a run: the facts that recovery is derived from."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from exporter.version import NodeVersion
+from remediate.decision import Reason, StartDecision, Trigger
+
+
+@dataclass(frozen=True, slots=True)
+class Inode:
+    """Which file it is, whatever its name."""
+
+    device: int
+    inode: int
+
+
+class Event(StrEnum):
+    """What is noted of a step."""
+
+    INTENT = "intent"
+    DONE = "done"
+    FAILED = "failed"
+
+
+class Outcome(StrEnum):
+    """How a run ended."""
+
+    UPDATED = "updated"
+    LATER = "later"
+    """The network or a server stood in the way; the version is not to blame."""
+    BAD_VERSION = "bad_version"
+    """The version failed by itself, and is remembered."""
+    FAILED = "failed"
+    """Something on this host stood in the way."""
+    ABANDONED = "abandoned"
+    """What was decided on is no longer so."""
+    UNDONE = "undone"
+    """Interrupted, and put back as it was."""
+    SUPERSEDED = "superseded"
+    """Interrupted, and somebody else has replaced the binary since."""
+    UNCONFIRMED = "unconfirmed"
+    """Updated and started; the API did not answer with the target in time."""
+    START_FAILED = "start_failed"
+    LEFT_DOWN = "left_down"
+    """Updated; it was not its version alone that brought the node down."""
+    STILL_HELD = "still_held"
+    """Something that was stopped or held could not be put back yet."""
+
+    @property
+    def exit_code(self) -> int:
+        """0 done, 1 the node is as it was, 3 refused, 4 a person is needed."""
+        match self:
+            case Outcome.UPDATED | Outcome.SUPERSEDED:
+                return 0
+            case Outcome.ABANDONED:
+                return 3
+            case Outcome.UNCONFIRMED | Outcome.START_FAILED | Outcome.LEFT_DOWN | Outcome.STILL_HELD:
+                return 4
+            case _:
+                return 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """The one binary a run is about, and who uses it."""
+
+    binary: Path
+    """Its real path."""
+    nodes: tuple[str, ...]
+    updaters: tuple[str, ...]
+    """Units of the official updaters that may replace it."""
+    installed: NodeVersion
+    old: Inode
+
+    @property
+    def staged(self) -> str:
+        """Name beside the binary under which a new one waits."""
+        return f".{self.binary.name}.keeper-new"
+
+    @property
+    def backup(self) -> str:
+        """Name beside the binary under which the old one is kept."""
+        return f"{self.backup_prefix}{self.installed}"
+
+    @property
+    def backup_prefix(self) -> str:
+        """What the names of all backups of this binary begin with."""
+        return f".{self.binary.name}.keeper-old-"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One line of the journal; `at` in Unix seconds."""
+
+    step: str
+    event: Event
+    at: float
+    data: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One remediation of one node, from trigger to report."""
+
+    id: int
+    node: str
+    trigger: Trigger
+    reason: Reason
+    subject: Subject
+    target: NodeVersion
+    starts: Mapping[str, StartDecision]
+    """Decided once, before anything was touched, and never derived again."""
+    started: float
+    journal: tuple[Entry, ...] = ()
+    finished: float | None = None
+    outcome: Outcome | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What a journal says has happened, or may have."""
+
+    staged: Inode | None
+    held: Mapping[str, Any]
+    """Updaters that were, or may have been, stopped and are not put back; with what was seen before."""
+    stopped: tuple[str, ...]
+    """Nodes that were, or may have been, stopped and are not started again."""
+    started: tuple[str, ...]
+    """Nodes whose start was settled, one way or the other."""
+
+
+def facts(journal: tuple[Entry, ...]) -> Facts:
+    """Read a journal; an intent without its end counts as done where it stops something, else as not done."""
+    staged: Inode | None = None
+    held: dict[str, Any] = {}
+    stopped: tuple[str, ...] = ()
+    started: tuple[str, ...] = ()
+    for entry in journal:
+        match entry.step, entry.event:
+            case "hold", Event.INTENT:
+                held = dict(entry.data["held"])
+            case "release", Event.DONE:
+                held = {}
+            case "extract", Event.DONE:
+                staged = Inode(**entry.data["staged"])
+            case "confirm", Event.INTENT:
+                stopped = tuple(entry.data["stop"])
+            case "start", Event.DONE:
+                started = tuple(entry.data["results"])
+                stopped = ()
+            case "restore", Event.DONE:
+                stopped = ()
+    return Facts(staged=staged, held=held, stopped=stopped, started=started)

@@ -1,0 +1,97 @@
+"""What the worker has published, and what waits in the spool, as metrics: one table."""
+
+import logging
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+
+from prometheus_client import Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+from remediate.published import NodePublished, Published, read
+from remediate.spool import Spool
+
+logger = logging.getLogger(__name__)
+
+_NODE_GAUGES: tuple[tuple[str, str, Callable[[NodePublished], float | None]], ...] = (
+    (
+        "updater_held",
+        "Whether the official updater is held stopped for a run (0 or 1).",
+        lambda node: node.updater_held,
+    ),
+    (
+        "in_progress",
+        "Whether a run is under way, or was interrupted and waits to be recovered (0 or 1).",
+        lambda node: node.in_progress,
+    ),
+    (
+        "last_success_timestamp_seconds",
+        "When a run last ended with the node updated.",
+        lambda node: node.last_success,
+    ),
+    (
+        "last_failure_timestamp_seconds",
+        "When a run last failed, or ended needing a person.",
+        lambda node: node.last_failure,
+    ),
+    (
+        "last_run_duration_seconds",
+        "How long the last run took.",
+        lambda node: node.last_run_duration,
+    ),
+)
+_PREFIX = "storagenode_remediation_"
+
+
+def families(published: Published | None, pending: Collection[str], nodes: Collection[str]) -> Iterator[Metric]:
+    """Turn what is known into metric families, a 0 for each configured node of which nothing has been heard."""
+    runs = CounterMetricFamily(
+        f"{_PREFIX}runs", "Runs that ended, by what asked for them and how.", labels=["node", "trigger", "outcome"]
+    )
+    decisions = CounterMetricFamily(
+        f"{_PREFIX}decisions", "What was decided for a node, and why.", labels=["node", "decision", "reason"]
+    )
+    states = {node: NodePublished(node=node) for node in nodes}
+    if published is not None:
+        for run in published.runs:
+            runs.add_metric([run.node, run.trigger, run.outcome], run.count)
+        for decision in published.decisions:
+            decisions.add_metric([decision.node, decision.decision, decision.reason], decision.count)
+        states |= {state.node: state for state in published.nodes}
+    yield runs
+    yield decisions
+    for name, help_text, value in _NODE_GAUGES:
+        family = GaugeMetricFamily(_PREFIX + name, help_text, labels=["node"])
+        for node, state in states.items():
+            if (number := value(state)) is not None:
+                family.add_metric([node], number)
+        yield family
+    waiting = GaugeMetricFamily(
+        f"{_PREFIX}pending", "Whether a request waits in the spool for the worker (0 or 1).", labels=["node"]
+    )
+    for node in nodes:
+        waiting.add_metric([node], node in pending)
+    yield waiting
+    if published is not None:
+        yield GaugeMetricFamily(
+            f"{_PREFIX}worker_last_seen_timestamp_seconds",
+            "When the worker last published its status file.",
+            value=published.worker_last_seen,
+        )
+
+
+class RemediationCollector:
+    """Read the status file and the spool at each scrape."""
+
+    def __init__(self, spool: Spool, nodes: Collection[str], status_file: Path) -> None:
+        self._spool = spool
+        self._nodes = tuple(nodes)
+        self._status_file = status_file
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the families; a spool that cannot be read counts as empty, with a warning."""
+        try:
+            pending = self._spool.pending()
+        except OSError as error:
+            logger.warning("spool cannot be read", extra={"error": str(error)})
+            pending = []
+        yield from families(read(self._status_file), pending, self._nodes)
