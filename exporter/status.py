@@ -55,6 +55,8 @@ class FailureReason(StrEnum):
     MALFORMED = "malformed"
     EXIT_STATUS = "exit_status"
     STALE = "stale"
+    UNEXPECTED = "unexpected"
+    """A defect of ours; the log says more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +122,10 @@ class NodeStatus:
     running: RunningNode | Failure
     allowed: AllowedVersions | Failure
     verdict: Verdict
+    node_id: str | None = None
+    """From the configuration, the node API or the identity, in this order."""
+    last_contact: float | None = None
+    """As the node API says, or last said; Unix seconds."""
     durations: Mapping[Source, float] = field(default_factory=dict)
     """Seconds each source took."""
 

@@ -48,6 +48,8 @@ class Reason(StrEnum):
     DOWNGRADE = "downgrade"
     TARGET_BELOW_MINIMUM = "target_below_minimum"
     KNOWN_BAD = "known_bad"
+    STILL_HELD = "still_held"
+    """An earlier run has not been able to put back what it stopped."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,8 @@ from typing import Any
 from exporter.version import NodeVersion
 from remediate.decision import Reason, StartDecision, Trigger
 
+_PERSON_NEEDED = 4
+
 
 @dataclass(frozen=True, slots=True)
 class Inode:
@@ -42,6 +44,8 @@ class Outcome(StrEnum):
     """Interrupted, and put back as it was."""
     SUPERSEDED = "superseded"
     """Interrupted, and somebody else has replaced the binary since."""
+    UNREADABLE = "unreadable"
+    """The new binary is in place, and does not say its version there."""
     UNCONFIRMED = "unconfirmed"
     """Updated and started; the API did not answer with the target in time."""
     START_FAILED = "start_failed"
@@ -58,10 +62,10 @@ class Outcome(StrEnum):
                 return 0
             case Outcome.ABANDONED:
                 return 3
-            case Outcome.UNCONFIRMED | Outcome.START_FAILED | Outcome.LEFT_DOWN | Outcome.STILL_HELD:
-                return 4
-            case _:
+            case Outcome.LATER | Outcome.BAD_VERSION | Outcome.FAILED | Outcome.UNDONE:
                 return 1
+            case _:
+                return _PERSON_NEEDED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +124,11 @@ class Run:
     outcome: Outcome | None = None
     detail: str = ""
 
+    @property
+    def exit_code(self) -> int:
+        """That of the outcome; 4 while something is not put back."""
+        return _PERSON_NEEDED if self.outcome is None else self.outcome.exit_code
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
@@ -130,8 +139,8 @@ class Facts:
     """Updaters that were, or may have been, stopped and are not put back; with what was seen before."""
     stopped: tuple[str, ...]
     """Nodes that were, or may have been, stopped and are not started again."""
-    started: tuple[str, ...]
-    """Nodes whose start was settled, one way or the other."""
+    started: Mapping[str, tuple[Outcome, str]]
+    """How the start of each node was settled, or that it was left down."""
 
 
 def facts(journal: tuple[Entry, ...]) -> Facts:
@@ -139,7 +148,7 @@ def facts(journal: tuple[Entry, ...]) -> Facts:
     staged: Inode | None = None
     held: dict[str, Any] = {}
     stopped: tuple[str, ...] = ()
-    started: tuple[str, ...] = ()
+    started: dict[str, tuple[Outcome, str]] = {}
     for entry in journal:
         match entry.step, entry.event:
             case "hold", Event.INTENT:
@@ -151,7 +160,7 @@ def facts(journal: tuple[Entry, ...]) -> Facts:
             case "confirm", Event.INTENT:
                 stopped = tuple(entry.data["stop"])
             case "start", Event.DONE:
-                started = tuple(entry.data["results"])
+                started |= {name: (Outcome(how), detail) for name, (how, detail) in entry.data["results"].items()}
                 stopped = ()
             case "restore", Event.DONE:
                 stopped = ()

@@ -42,8 +42,11 @@ _NODE_GAUGES: tuple[tuple[str, str, Callable[[NodePublished], float | None]], ..
 _PREFIX = "storagenode_remediation_"
 
 
-def families(published: Published | None, pending: Collection[str], nodes: Collection[str]) -> Iterator[Metric]:
-    """Turn what is known into metric families, a 0 for each configured node of which nothing has been heard."""
+def families(published: Published | None, pending: Collection[str] | None, nodes: Collection[str]) -> Iterator[Metric]:
+    """Turn what is known into metric families, a 0 for each configured node of which nothing has been heard.
+
+    `pending` is None when the spool could not be read.
+    """
     runs = CounterMetricFamily(
         f"{_PREFIX}runs", "Runs that ended, by what asked for them and how.", labels=["node", "trigger", "outcome"]
     )
@@ -65,12 +68,13 @@ def families(published: Published | None, pending: Collection[str], nodes: Colle
             if (number := value(state)) is not None:
                 family.add_metric([node], number)
         yield family
-    waiting = GaugeMetricFamily(
-        f"{_PREFIX}pending", "Whether a request waits in the spool for the worker (0 or 1).", labels=["node"]
-    )
-    for node in nodes:
-        waiting.add_metric([node], node in pending)
-    yield waiting
+    if pending is not None:
+        waiting = GaugeMetricFamily(
+            f"{_PREFIX}pending", "Whether a request waits in the spool for the worker (0 or 1).", labels=["node"]
+        )
+        for node in nodes:
+            waiting.add_metric([node], node in pending)
+        yield waiting
     if published is not None:
         yield GaugeMetricFamily(
             f"{_PREFIX}worker_last_seen_timestamp_seconds",
@@ -88,10 +92,10 @@ class RemediationCollector:
         self._status_file = status_file
 
     def collect(self) -> Iterator[Metric]:
-        """Yield the families; a spool that cannot be read counts as empty, with a warning."""
+        """Yield the families; a spool that cannot be read costs its own family, with a warning."""
+        pending: Collection[str] | None = None
         try:
             pending = self._spool.pending()
         except OSError as error:
             logger.warning("spool cannot be read", extra={"error": str(error)})
-            pending = []
         yield from families(read(self._status_file), pending, self._nodes)

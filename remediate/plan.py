@@ -2,11 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from exporter.status import NodeStatus, ServiceState
 from exporter.version import NodeVersion
-from remediate.decision import Proceed, Request
+from remediate.decision import Proceed, Request, StartDecision
 from remediate.journal import Facts, Inode, Outcome, Run, Subject, facts
 from remediate.rules import Rules, VerifyMode
 
@@ -52,6 +51,7 @@ class Verify:
     mode: VerifyMode
     sha256: str | None
     digest_url: str
+    asset: str
     name = "verify"
 
     def __str__(self) -> str:
@@ -233,13 +233,14 @@ def plan(
             rules.verify if request.artifact is None else VerifyMode.TLS,
             request.sha256,
             f"{rules.digests}/v{decision.target}",
+            asset,
         ),
         Extract(subject.staged),
         Probe(decision.target),
         Dress(subject.staged),
         Confirm(request.node, stop),
         Swap(subject.backup),
-        _start(decision.starts, ()),
+        _start(decision.starts),
         Release(),
         Prune(subject.backup_prefix, subject.backup),
     )
@@ -256,7 +257,7 @@ def recovery(run: Run, found: Found) -> tuple[tuple[Step, ...], Outcome]:
     if known.staged is not None and found.binary == known.staged:
         return (
             Seal(),
-            _start(run.starts, known.started),
+            _start({node: each for node, each in run.starts.items() if node not in known.started}),
             Release(),
             Prune(subject.backup_prefix, subject.backup),
         ), Outcome.UPDATED
@@ -275,8 +276,8 @@ def _undo(known: Facts, subject: Subject, found: Found) -> tuple[Step, ...]:
     return (*steps, Release())
 
 
-def _start(starts: Mapping[str, Any], settled: tuple[str, ...]) -> Start:
+def _start(starts: Mapping[str, StartDecision]) -> Start:
     return Start(
-        tuple(node for node, decision in starts.items() if decision.start and node not in settled),
-        {node: str(decision.reason) for node, decision in starts.items() if not decision.start},
+        tuple(node for node, decision in starts.items() if decision.start),
+        {node: decision.reason for node, decision in starts.items() if not decision.start},
     )

@@ -2,12 +2,13 @@
 
 import json
 import logging
-import os
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
+
+from remediate.files import replace
 
 logger = logging.getLogger(__name__)
 
@@ -60,13 +61,7 @@ def write(path: Path, published: Published) -> None:
     Raises:
         OSError: it could not be written.
     """
-    temporary = path.with_name(f".{path.name}")
-    with temporary.open("w") as file:
-        os.fchmod(file.fileno(), 0o644)
-        json.dump(asdict(published), file)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.rename(path)
+    replace(path, json.dumps(asdict(published)).encode(), mode=0o644)
 
 
 def read(path: Path) -> Published | None:

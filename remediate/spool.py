@@ -10,10 +10,11 @@ import logging
 import os
 import stat
 import time
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
 from itertools import islice
 from pathlib import Path
+
+from remediate.files import Directory
 
 logger = logging.getLogger(__name__)
 
@@ -36,17 +37,17 @@ class Spool:
         Raises:
             OSError: it could not be stored.
         """
-        with self._opened() as directory:
+        with Directory(self.directory) as directory:
             try:
-                file = os.open(node, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=directory)
+                file = directory.create(node, 0o600)
             except FileExistsError:
-                os.fsync(directory)  # whoever made it may have died before doing so
+                directory.sync()  # whoever made it may have died before doing so
                 return False
             try:
                 os.fsync(file)
             finally:
                 os.close(file)
-            os.fsync(directory)
+            directory.sync()
             return True
 
     def pending(self) -> list[str]:
@@ -69,16 +70,10 @@ class Spool:
         Raises:
             OSError: the directory cannot be read or written.
         """
-        with self._opened() as directory:
-            found: list[tuple[int, str]] = []
-            for node in known:
-                try:
-                    status = os.stat(node, dir_fd=directory, follow_symlinks=False)
-                except FileNotFoundError:
-                    continue
-                if stat.S_ISREG(status.st_mode):
-                    found.append((status.st_mtime_ns, node))
-            self._sweep(directory, known)
+        with Directory(self.directory) as directory:
+            seen = [(directory.stat(node), node) for node in known]
+            found = [(status.st_mtime_ns, node) for status, node in seen if status and stat.S_ISREG(status.st_mode)]
+            _sweep(directory, known)
         return [node for _, node in sorted(found)[:limit]]
 
     def done(self, node: str) -> None:
@@ -87,56 +82,45 @@ class Spool:
         Raises:
             OSError: it could not be removed.
         """
-        with self._opened() as directory:
-            try:
-                os.unlink(node, dir_fd=directory)
-            except FileNotFoundError:
-                return
-            os.fsync(directory)
+        with Directory(self.directory) as directory:
+            if directory.remove(node):
+                directory.sync()
 
-    @contextmanager
-    def _opened(self) -> Iterator[int]:
-        directory = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
-            yield directory
-        finally:
-            os.close(directory)
 
-    def _sweep(self, directory: int, known: Collection[str]) -> None:
-        removed = 0
-        examples: list[str] = []
-        now = time.time()
-        with os.scandir(directory) as entries:
-            for entry in islice(entries, SWEPT):
-                try:
-                    if _belongs(entry, known, now):
-                        continue
-                    _remove(entry.name, directory)
-                except FileNotFoundError:
-                    continue
+def _sweep(directory: Directory, known: Collection[str]) -> None:
+    """Remove what is no request, from the first entries the directory lists."""
+    removed = 0
+    examples: list[str] = []
+    now = time.time()
+    with os.scandir(directory.fd) as entries:
+        for entry in islice(entries, SWEPT):
+            if not _belongs(entry, known, now) and _remove(entry.name, directory):
                 removed += 1
                 if len(examples) < 3:
                     examples.append(ascii(entry.name)[:80])
-        if removed:
-            logger.warning("removed from the spool what is no request", extra={"count": removed, "examples": examples})
+    if removed:
+        logger.warning("removed from the spool what is no request", extra={"count": removed, "examples": examples})
 
 
 def _belongs(entry: os.DirEntry[str], known: Collection[str], now: float) -> bool:
-    """Tell a request, or a name nobody is started for that is not an hour old."""
+    """Tell a request, or a name that nobody is started for and that is not an hour old."""
     if entry.name.startswith("."):
         return now - entry.stat(follow_symlinks=False).st_mtime < _DOT_SECONDS
     return entry.name in known and entry.is_file(follow_symlinks=False)
 
 
-def _remove(name: str, directory: int) -> None:
-    """Remove an entry, whatever it is; a directory that is not empty is renamed so that it starts nobody."""
+def _remove(name: str, directory: Directory) -> bool:
+    """Remove an entry, whatever it is; a directory that is not empty gets a name that nobody is started for."""
     try:
-        os.unlink(name, dir_fd=directory)
+        return directory.remove(name)
     except IsADirectoryError:
-        try:
-            os.rmdir(name, dir_fd=directory)
-        except OSError as error:
-            if error.errno != errno.ENOTEMPTY:
-                raise
-            if not name.startswith("."):
-                os.rename(name, f".{time.time_ns()}", src_dir_fd=directory, dst_dir_fd=directory)
+        pass
+    try:
+        os.rmdir(name, dir_fd=directory.fd)
+    except OSError as error:
+        if error.errno != errno.ENOTEMPTY:
+            raise
+        if name.startswith("."):
+            return False
+        directory.rename(name, f".{time.time_ns()}")
+    return True

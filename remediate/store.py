@@ -197,3 +197,18 @@ class Store:
             ' GROUP BY node, "trigger", outcome ORDER BY node, "trigger", outcome'
         )
         return [tuple(row) for row in rows]
+
+    def last_ends(self, node: str) -> tuple[float | None, float | None, float | None]:
+        """Say when a node's last success and last failure ended, and how long its last run took, in seconds."""
+        good = [outcome for outcome in Outcome if outcome.exit_code == 0]
+        marks = ", ".join("?" * len(good))
+        row = self._db.execute(
+            f"SELECT MAX(CASE WHEN outcome IN ({marks}) THEN finished END),"  # noqa: S608  only question marks
+            f" MAX(CASE WHEN outcome NOT IN ({marks}) THEN finished END) FROM runs WHERE node = ?",
+            (*good, *good, node),
+        ).fetchone()
+        last = self._db.execute(
+            "SELECT finished - started FROM runs WHERE node = ? AND finished IS NOT NULL ORDER BY id DESC LIMIT 1",
+            (node,),
+        ).fetchone()
+        return row[0], row[1], last[0] if last else None

@@ -1,0 +1,160 @@
+"""What `check` says of the nodes: a table for people, JSON for programs, and an exit code. Pure."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, assert_never
+
+from exporter.allowed import STORAGENODE, AllowedVersions, UpdateState
+from exporter.status import DOWN, Failure, InstalledVersion, NodeStatus, RunningNode, ServiceState
+
+EXIT_WELL = 0
+EXIT_OUTDATED = 1
+EXIT_UNKNOWN = 4
+
+_HEADINGS = ("NODE", "SERVICE", "SINCE", "INSTALLED", "RUNNING", "MINIMUM", "VERDICT")
+_RED, _YELLOW, _GREEN, _PLAIN = "\x1b[31m", "\x1b[33m", "\x1b[32m", "\x1b[0m"
+
+
+def exit_code(statuses: Sequence[NodeStatus]) -> int:
+    """Return 1 if any node is below the minimum, else 4 if something about any is unknown, else 0."""
+    if any(status.below_minimum for status in statuses):
+        return EXIT_OUTDATED
+    return EXIT_UNKNOWN if any(_unknown(status) for status in statuses) else EXIT_WELL
+
+
+def table(statuses: Sequence[NodeStatus], *, now: datetime, color: bool) -> str:
+    """Lay the nodes out in columns, each followed by what to do about it, if anything."""
+    rows = [_row(status, now) for status in statuses]
+    widths = [max(map(len, column)) for column in zip(_HEADINGS, *rows, strict=True)]
+    lines = [_line(_HEADINGS, widths)]
+    for status, row in zip(statuses, rows, strict=True):
+        line = _line(row, widths)
+        lines.append(f"{_color(status)}{line}{_PLAIN}" if color else line)
+        lines += [f"  {line}" for line in advice(status)]
+    return "\n".join(lines)
+
+
+def advice(status: NodeStatus) -> list[str]:
+    """Say what a person should do about this node, and what could not be seen."""
+    said = []
+    if status.deadlocked:
+        said.append(
+            f"It is too old to start, and its updater may leave it so. Do: storagenode-remediate run {status.node}"
+        )
+    elif status.below_minimum and status.service.state is ServiceState.RUNNING:
+        said.append(
+            "It runs, but will not start again once it has stopped. See that its updater works, before it stops."
+        )
+    elif status.below_minimum:
+        said.append("Below the minimum it will not start again. Look into the state of its service first.")
+    elif status.verdict.state is UpdateState.DUE:
+        said.append(f"Its updater should install {status.verdict.target} within the hour.")
+    elif status.service.state in (ServiceState.CRASHED, ServiceState.CRASH_LOOPING):
+        said.append("It fails for another reason than its version: see its log.")
+    if status.restart_pending:
+        said.append("The installed version is not the running one: it takes effect at the next start.")
+    if status.service.state is ServiceState.UNKNOWN:
+        said.append(f"Service not known: {status.service.detail}.")
+    if status.verdict.state is UpdateState.UNKNOWN:
+        said.append(f"Verdict not known: {status.verdict.reason}.")
+    if status.service.state is ServiceState.RUNNING and isinstance(status.running, Failure):
+        said.append(f"The node API does not answer: {status.running}.")
+    return said
+
+
+def verdict(status: NodeStatus) -> str:
+    """Put the verdict in words."""
+    match status.verdict.state:
+        case UpdateState.CURRENT:
+            return "current"
+        case UpdateState.WAITING:
+            return "waiting for the rollout"
+        case UpdateState.DUE:
+            return f"update to {status.verdict.target} is due"
+        case UpdateState.BELOW_MINIMUM:
+            return "DEADLOCKED" if status.deadlocked else "below minimum"
+        case UpdateState.UNKNOWN:
+            return "unknown"
+        case other:
+            assert_never(other)
+
+
+def as_json(statuses: Sequence[NodeStatus]) -> list[dict[str, Any]]:
+    """Describe the nodes for programs; timestamps in Unix seconds, null for what is not known or does not apply."""
+    return [_describe(status) for status in statuses]
+
+
+def _describe(status: NodeStatus) -> dict[str, Any]:
+    service, installed, running = status.service, status.installed, status.running
+    return {
+        "node": status.node,
+        "node_id": status.node_id,
+        "manager": status.manager,
+        "service": {
+            "state": service.state,
+            "detail": service.detail,
+            "since": service.since,
+            "exit_code": service.exit_code,
+            "exit_signal": service.exit_signal,
+            "restarts": service.restarts,
+            "pid": service.pid,
+        },
+        "installed_version": str(installed.version) if isinstance(installed, InstalledVersion) else None,
+        "running_version": str(running.version) if isinstance(running, RunningNode) else None,
+        "minimum_version": _minimum(status),
+        "update_state": status.verdict.state,
+        "target_version": None if status.verdict.target is None else str(status.verdict.target),
+        "below_minimum": status.below_minimum,
+        "deadlocked": status.deadlocked,
+        "restart_pending": status.restart_pending,
+        "last_contact": status.last_contact,
+        "failures": {
+            name: str(reading)
+            for name, reading in {"installed": installed, "running": running, "allowed": status.allowed}.items()
+            if isinstance(reading, Failure)
+        },
+        "advice": advice(status),
+    }
+
+
+def _unknown(status: NodeStatus) -> bool:
+    silent = status.service.state is ServiceState.RUNNING and isinstance(status.running, Failure)
+    return silent or status.service.state is ServiceState.UNKNOWN or status.verdict.state is UpdateState.UNKNOWN
+
+
+def _row(status: NodeStatus, now: datetime) -> tuple[str, ...]:
+    installed, running = status.installed, status.running
+    return (
+        status.node,
+        status.service.state,
+        "-" if status.service.since is None else _since(datetime.fromtimestamp(status.service.since, UTC), now),
+        str(installed.version) if isinstance(installed, InstalledVersion) else "unknown",
+        str(running.version) if isinstance(running, RunningNode) else "-",
+        _minimum(status) or "unknown",
+        verdict(status),
+    )
+
+
+def _minimum(status: NodeStatus) -> str | None:
+    if not isinstance(status.allowed, AllowedVersions):
+        return None
+    return str(status.allowed.processes[STORAGENODE].minimum.version)
+
+
+def _since(then: datetime, now: datetime) -> str:
+    """Say how long ago, in the largest unit that fits."""
+    seconds = max(int((now - then).total_seconds()), 0)
+    for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= length:
+            return f"{seconds // length}{unit} ago"
+    return f"{seconds}s ago"
+
+
+def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
+    return "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
+
+
+def _color(status: NodeStatus) -> str:
+    if status.below_minimum:
+        return _RED
+    return _YELLOW if _unknown(status) or status.service.state in DOWN else _GREEN

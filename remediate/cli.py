@@ -1,0 +1,307 @@
+"""storagenode-remediate: the command line. Each command imports what it needs when it runs."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+import click
+
+from exporter import __version__
+from exporter.cli import EXIT_USAGE, common_options
+from exporter.log import Format, Level, setup
+
+if TYPE_CHECKING:
+    from exporter.config import Config
+    from remediate.assembly import Assembly
+    from remediate.decision import Request
+    from remediate.rules import Rules
+
+_EXIT_FAILED = 1
+_EXIT_REFUSED = 3
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def _target(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    from exporter.version import NodeVersion, VersionError
+
+    if value is not None and value not in ("minimum", "suggested"):
+        try:
+            NodeVersion.parse(value)
+        except VersionError as error:
+            raise click.BadParameter(f"{error}; `minimum` and `suggested` are taken too") from None
+    return value
+
+
+def _sha256(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    if value is not None and (len(value) != 64 or set(value.lower()) - set("0123456789abcdef")):
+        raise click.BadParameter(f"{value[:80]!r} is no sha256, expected 64 hex digits")
+    return value
+
+
+_json_option = click.option("--json", "as_json", is_flag=True, help="For programs.")
+_REQUEST_OPTIONS = (
+    click.option("--to", callback=_target, metavar="minimum|suggested|X.Y.Z", help="Not what upstream's rule says."),
+    click.option("--start", type=click.Choice(["never", "if-crashed", "always"]), help="Not what the rules say."),
+    click.option("--stop-running", is_flag=True, help="Stop a running node for the update, and start it again."),
+    click.option(
+        "--artifact",
+        type=click.Path(exists=True, dir_okay=False, resolve_path=True),
+        help="Take this archive instead of downloading one; needs --sha256.",
+    ),
+    click.option("--sha256", callback=_sha256, metavar="HEX", help="What the archive's digest must be."),
+)
+
+
+def _request_options(command: Command) -> Command:
+    for option in reversed(_REQUEST_OPTIONS):
+        command = option(command)
+    return command
+
+
+@click.group()
+@click.version_option(__version__, message="%(prog)s %(version)s")
+def main() -> None:
+    """Update the binary of a Storj node that is stopped and outdated, while it stays stopped.
+
+    Exit codes: 0 done or nothing to do, 1 failed and the node is as it was, 2 usage or configuration, 3 refused,
+    4 a person is needed.
+
+    To complete commands in bash: put
+    `eval "$(_STORAGENODE_REMEDIATE_COMPLETE=bash_source storagenode-remediate)"` into ~/.bashrc.
+    """
+
+
+@main.command()
+@common_options
+@_request_options
+@_json_option
+@click.argument("node")
+def plan(node: str, as_json: bool, config_file: Path, log_level: Level, log_format: Format, **asked: Any) -> None:
+    """Show what `run` would do for a node now, step by step; changes nothing.
+
+    Example: storagenode-remediate plan node1
+    """
+    setup(Level(log_level), Format(log_format))
+    from remediate.report import Report, plan_text
+
+    with _assembled(config_file) as (config, assembly):
+        decision, steps = assembly.remediation.plan(_request(config, config_file, node, asked))
+    report = Report(node, decision)
+    if as_json:
+        described = [{"step": step.name, "does": str(step)} for step in steps]
+        click.echo(json.dumps({**report.as_json(), "steps": described}, indent=2))
+    else:
+        click.echo(plan_text(report, steps))
+    sys.exit(report.exit_code)
+
+
+@main.command()
+@common_options
+@_request_options
+@_json_option
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.argument("nodes", nargs=-1, required=True, metavar="NODE...")
+def run(
+    nodes: tuple[str, ...],
+    yes: bool,
+    as_json: bool,
+    config_file: Path,
+    log_level: Level,
+    log_format: Format,
+    **asked: Any,
+) -> None:
+    """Update nodes now: those that are down and below the minimum, or due, or as the options say.
+
+    Example: storagenode-remediate run --yes node1
+    """
+    setup(Level(log_level), Format(log_format))
+    from remediate.report import worst
+
+    reports = []
+    with _assembled(config_file) as (config, assembly):
+        for request in [_request(config, config_file, node, asked) for node in nodes]:
+            if not yes:
+                _ask(assembly, request)
+            with _unless_busy():
+                reports.append(assembly.remediation.run(request))
+            assembly.publisher.publish()
+    if as_json:
+        click.echo(json.dumps([report.as_json() for report in reports], indent=2))
+    else:
+        click.echo("\n".join(str(report) for report in reports))
+    sys.exit(worst(report.exit_code for report in reports))
+
+
+@main.command()
+@common_options
+@_json_option
+def recover(as_json: bool, config_file: Path, log_level: Level, log_format: Format) -> None:
+    """Bring an interrupted run to its end; may be repeated at any time.
+
+    Example: storagenode-remediate recover
+    """
+    setup(Level(log_level), Format(log_format))
+    from remediate.report import run_json, run_text
+
+    with _assembled(config_file) as (_, assembly), _unless_busy():
+        ended = assembly.remediation.recover()
+        assembly.publisher.publish()
+    if as_json:
+        click.echo(json.dumps(run_json(ended) if ended else None, indent=2))
+    else:
+        click.echo(run_text(ended) if ended else "nothing to recover")
+    sys.exit(ended.exit_code if ended else 0)
+
+
+@main.command()
+@common_options
+@_json_option
+@click.option("--limit", default=20, show_default=True, help="How many runs.")
+@click.argument("node", required=False)
+def history(
+    node: str | None, limit: int, as_json: bool, config_file: Path, log_level: Level, log_format: Format
+) -> None:
+    """List the newest runs, of one node or of all.
+
+    Example: storagenode-remediate history node1
+    """
+    setup(Level(log_level), Format(log_format))
+    from remediate.report import history_text, run_json
+
+    with _assembled(config_file) as (_, assembly):
+        runs = assembly.store.runs(node=node, limit=limit)
+    click.echo(json.dumps([run_json(each) for each in runs], indent=2) if as_json else history_text(runs))
+
+
+@main.command()
+@common_options
+@click.option("--web.listen-address", "listen", default="127.0.0.1:19652", show_default=True, metavar="HOST:PORT")
+@click.option("--work", "also_work", is_flag=True, help="Work the requests off in this very process, with its rights.")
+def serve(listen: str, also_work: bool, config_file: Path, log_level: Level, log_format: Format) -> None:
+    """Take alerts from Alertmanager on /alertmanager, and leave requests for the worker; it acts on nothing itself.
+
+    Beyond this machine only with `remediation.webhook.token_file` in the configuration. Where no systemd starts the
+    worker, --work does both: then what listens can act, so keep it on this machine.
+
+    Example: storagenode-remediate serve --web.listen-address 127.0.0.1:19652
+    """
+    setup(Level(log_level), Format(log_format))
+    with _refusing():
+        from exporter import web
+        from remediate.spool import Spool
+        from remediate.webhook import create_webhook_app
+
+        config, rules = _load(config_file)
+        spool = Spool(rules.spool)
+        token = web.read_token(rules.webhook.token_file) if rules.webhook.token_file else None
+        names = [node.name for node in config.nodes]
+        app = create_webhook_app(spool=spool, nodes=names, status_file=rules.status_file, token=token)
+        if also_work:
+            from remediate.background import working
+
+            with working(config, rules, spool):
+                web.run(app, listen, token=token)
+        else:
+            web.run(app, listen, token=token)
+
+
+@main.command()
+@common_options
+@_json_option
+def work(as_json: bool, config_file: Path, log_level: Level, log_format: Format) -> None:
+    """Work off the requests in the spool, then end; systemd starts this when there are any.
+
+    Exit code 1 if requests are left, so that systemd starts it again in a while.
+
+    Example: storagenode-remediate work
+    """
+    setup(Level(log_level), Format(log_format))
+    from remediate.spool import Spool
+    from remediate.worker import work as work_off
+
+    with _assembled(config_file) as (config, assembly), _unless_busy():
+        rules = assembly.rules
+        spool = Spool(rules.spool)
+        names = [node.name for node in config.nodes]
+        try:
+            reports = work_off(spool, names, assembly.remediation, assembly.publisher.publish)
+            left = spool.pending()
+        except OSError as error:
+            _fail(f"remediation.spool: {rules.spool} cannot be used: {error}", _EXIT_FAILED)
+    if as_json:
+        click.echo(json.dumps([report.as_json() for report in reports], indent=2))
+    sys.exit(_EXIT_FAILED if left else 0)
+
+
+def _load(config_file: Path) -> "tuple[Config, Rules]":
+    from exporter.config import load
+    from remediate.rules import rules
+
+    config = load(config_file)
+    return config, rules(config, source=str(config_file))
+
+
+@contextmanager
+def _assembled(config_file: Path) -> "Iterator[tuple[Config, Assembly]]":
+    from remediate.assembly import assembled
+    from remediate.progress import bar
+
+    with _refusing():
+        config, rules = _load(config_file)
+        with assembled(config, rules, progress=bar()) as assembly:
+            yield config, assembly
+
+
+def _request(config: "Config", config_file: Path, node: str, asked: dict[str, Any]) -> "Request":
+    from exporter.config import ConfigError
+    from remediate.decision import Request, Trigger
+    from remediate.rules import Start
+
+    if config.node(node) is None:
+        known = ", ".join(each.name for each in config.nodes)
+        raise ConfigError(f"{config_file}: nodes: there is no {node!r}, expected one of: {known}")
+    if (asked["artifact"] is None) != (asked["sha256"] is None):
+        raise click.UsageError("--artifact and --sha256 go together")
+    start = Start(asked.pop("start")) if asked["start"] else None
+    return Request(node=node, trigger=Trigger.PERSON, start=start, **{k: v for k, v in asked.items() if k != "start"})
+
+
+def _ask(assembly: "Assembly", request: "Request") -> None:
+    """Show the plan and ask; without a terminal there is nobody to ask."""
+    from remediate.report import Report, plan_text
+
+    if not sys.stdin.isatty():
+        _fail("there is no terminal to ask at; --yes answers for it", _EXIT_REFUSED)
+    decision, steps = assembly.remediation.plan(request)
+    click.echo(plan_text(Report(request.node, decision), steps))
+    if steps and not click.confirm("Go ahead?"):
+        sys.exit(_EXIT_REFUSED)
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    from exporter.config import ConfigError
+
+    try:
+        yield
+    except ConfigError as error:
+        _fail(str(error), EXIT_USAGE)
+
+
+@contextmanager
+def _unless_busy() -> Iterator[None]:
+    from remediate.store import BusyError
+
+    try:
+        yield
+    except BusyError as error:
+        _fail(str(error), _EXIT_REFUSED)
+
+
+def _fail(text: str, code: int) -> NoReturn:
+    click.echo(f"error: {text}", err=True)
+    sys.exit(code)

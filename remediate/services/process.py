@@ -1,0 +1,81 @@
+"""How a node without a service manager is started and stopped: as a process of its own session."""
+
+import os
+import pwd
+import signal
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from exporter.config import NodeConfig, ProcessService
+from exporter.services import process
+from exporter.status import ServiceState
+from remediate.services.errors import NoServiceError, ServiceError
+
+_STOP_SECONDS = 600.0
+_LOOK_SECONDS = 5.0
+
+
+class ProcessControl:
+    """Starts a node by its argument list, and stops it by its process ID."""
+
+    def __init__(self, node: NodeConfig, service: ProcessService) -> None:
+        self._service = service
+        self._reader = process.reader(node)
+
+    def start(self) -> None:
+        """Start it detached, unless it runs already; its process ID goes to the pid file, where one is configured."""
+        if self._service.start is None:
+            raise NoServiceError("no start command is configured for this node (service.process.start)")
+        if self._reader.read(_LOOK_SECONDS).state is ServiceState.RUNNING:
+            return
+        try:
+            started = _spawn(self._service.start, self._service.user)
+            if self._service.pid_file is not None:
+                _write_pid(self._service.pid_file, started)
+        except (OSError, KeyError) as error:
+            raise ServiceError(f"{self._service.start[0]} could not be started: {error}") from None
+
+    def stop(self) -> None:
+        """Ask the process to end, and wait until it has."""
+        deadline = time.monotonic() + _STOP_SECONDS
+        asked = False
+        while (status := self._reader.read(_LOOK_SECONDS)).state is not ServiceState.STOPPED:
+            if status.state is ServiceState.UNKNOWN or status.pid is None:
+                raise ServiceError(status.detail)
+            if not asked:
+                os.kill(status.pid, signal.SIGTERM)
+                asked = True
+            if time.monotonic() > deadline:
+                raise ServiceError(f"process {status.pid} has not ended within {_STOP_SECONDS:.0f} s")
+            time.sleep(0.1)
+
+
+def _spawn(command: Sequence[str], user: str | None) -> int:
+    account = pwd.getpwnam(user) if user is not None else None
+    started = subprocess.Popen(
+        command,
+        cwd="/",
+        env={"PATH": os.defpath, **({"HOME": account.pw_dir, "USER": account.pw_name} if account else {})},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        user=account.pw_uid if account else None,
+        group=account.pw_gid if account else None,
+        extra_groups=os.getgrouplist(account.pw_name, account.pw_gid) if account else None,
+    )
+    return started.pid
+
+
+def _write_pid(path: Path, pid: int) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    with os.fdopen(fd, "w") as file:
+        file.write(f"{pid}\n")
+
+
+def control(node: NodeConfig) -> ProcessControl:
+    """Return the control of a node that is a bare process."""
+    assert isinstance(node.service, ProcessService)
+    return ProcessControl(node, node.service)

@@ -1,0 +1,116 @@
+"""Holding the official updater while its binary is replaced, and leaving it as it was found.
+
+An updater that is stopped while it tries a new version takes the signal for that version's fault, writes it down, and
+never installs it again; one that is killed while it unpacks leaves a file that stops every later attempt (both seen
+with upstream's 1.162.3). So it is looked at before and after, and what our stopping caused is undone.
+"""
+
+import logging
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from exporter.services import systemd as reading
+from exporter.status import ServiceState
+from remediate.files import Directory
+from remediate.journal import Outcome
+from remediate.services.errors import NoServiceError, ServiceError
+from remediate.services.systemd import SystemdControl
+from remediate.steps import StepError
+
+logger = logging.getLogger(__name__)
+
+_LOOK_SECONDS = 5.0
+_ACTIVE = frozenset({ServiceState.RUNNING, ServiceState.STARTING, ServiceState.CRASH_LOOPING})
+_VERDICT = "last-failed-update.storagenode.json"
+_DOWNLOADED = re.compile(r"\.v?\d+\.\d+\.\d+(-[\w.-]+)?$")
+_SIGNALLED = re.compile(rb'"Failure":\s*"signal: (terminated|killed|interrupt)')
+
+
+def survey(updaters: tuple[str, ...], binary: Path) -> dict[str, Any]:
+    """Note which updaters are at work, and the traces there are of failures before ours.
+
+    Raises:
+        StepError: it cannot be told whether an updater is at work.
+    """
+    held: dict[str, Any] = {}
+    for unit in updaters:
+        status = reading.SystemdReader(unit).read(_LOOK_SECONDS)
+        if status.state is ServiceState.UNKNOWN and not status.undecided:
+            raise StepError(Outcome.FAILED, f"{unit}: {status.detail}")
+        if status.state in _ACTIVE or status.undecided:
+            held[unit] = _traces(unit, binary)
+    return held
+
+
+def hold(held: Mapping[str, Any]) -> None:
+    """Stop the updaters that were at work.
+
+    Raises:
+        StepError: one could not be stopped.
+    """
+    for unit in held:
+        try:
+            SystemdControl(unit).stop()
+        except ServiceError as error:
+            raise StepError(Outcome.FAILED, str(error)) from None
+
+
+def release(held: Mapping[str, Any], binary: Path) -> list[str]:
+    """Start the updaters again, after undoing what stopping them caused; returns what was undone.
+
+    Raises:
+        StepError: one could not be started; it stays on record.
+    """
+    undone: list[str] = []
+    for unit, before in held.items():
+        try:
+            after = _traces(unit, binary)
+            for path, mark in after.items():
+                if before.get(path) != mark and _remove(Path(path)):
+                    undone.append(path)
+            SystemdControl(unit).start()
+        except NoServiceError as error:
+            logger.warning("updater cannot be started again", extra={"unit": unit, "problem": str(error)})
+        except (ServiceError, OSError) as error:
+            raise StepError(Outcome.STILL_HELD, f"{unit}: {error}") from None
+    return undone
+
+
+def _traces(unit: str, binary: Path) -> dict[str, list[int]]:
+    """Find the files by which an updater blocks itself, each with what tells whether it has changed."""
+    try:
+        command, directory = SystemdControl(unit).command()
+    except ServiceError as error:
+        raise StepError(Outcome.FAILED, f"{unit}: {error}") from None
+    paths = [path for path in binary.parent.glob(f"{binary.name}.*") if _DOWNLOADED.search(path.name)]
+    paths.append(Path(directory, _option(command, "--binary-store-dir"), _VERDICT))
+    found = {}
+    for path in paths:
+        try:
+            status = path.lstat()
+        except OSError:
+            continue
+        found[str(path)] = [status.st_ino, status.st_mtime_ns]
+    return found
+
+
+def _remove(path: Path) -> bool:
+    """Remove a left-over download, or a verdict that a signal brought about, not one about the version itself."""
+    with Directory(path.parent) as directory:
+        if path.name == _VERDICT:
+            with os.fdopen(directory.open(path.name), "rb") as file:
+                if not _SIGNALLED.search(file.read(64 << 10)):
+                    return False
+        return directory.remove(path.name)
+
+
+def _option(command: Sequence[str], name: str) -> str:
+    for position, argument in enumerate(command):
+        if argument.startswith(f"{name}="):
+            return argument.partition("=")[2]
+        if argument == name and position + 1 < len(command):
+            return command[position + 1]
+    return ""

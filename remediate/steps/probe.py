@@ -1,0 +1,123 @@
+"""Running a binary for its version with the least rights at hand, whoever wrote it."""
+
+import errno
+import os
+import pwd
+import secrets
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from exporter.sources.binary import Completed, Execute, parse_version_output, run_directly
+from exporter.version import NodeVersion
+from remediate.journal import Outcome
+from remediate.rules import Rules
+from remediate.services.errors import ServiceError
+from remediate.services.systemd import connected
+from remediate.steps import StepError
+
+_BOOTED_WITH_SYSTEMD = Path("/run/systemd/system")
+_OUTPUT_LIMIT = 64 << 10
+_PROBE_SECONDS = 20.0
+_FLAGS = ("version", "--tracing.enabled=false", "--metrics.addr=")
+
+
+def executor(hidden: Sequence[Path], rules: Rules) -> Execute:
+    """Choose how binaries are run: confined by systemd, else by a user without rights; as ourselves if we are not root.
+
+    Args:
+        hidden: what must not be seen while one runs: the nodes' data and identities.
+        rules: names the user.
+    """
+    if os.geteuid() != 0:
+        return run_directly
+    if _BOOTED_WITH_SYSTEMD.is_dir():
+        return partial(_run_confined, hidden)
+    return partial(run_directly, user=pwd.getpwnam(rules.probe_user))
+
+
+def probe(binary: int, target: NodeVersion, execute: Execute) -> None:
+    """Demand of an open binary that it is a release build of the target.
+
+    Raises:
+        StepError: it is not, or does not say (the version is to blame), or it could not be run at all (this host is).
+    """
+    try:
+        completed = execute(binary, _FLAGS, _PROBE_SECONDS)
+        version, release = parse_version_output(completed.stdout)
+    except TimeoutError:
+        raise _bad(f"the new binary did not print its version within {_PROBE_SECONDS:.0f} s") from None
+    except ValueError as error:
+        raise _bad(f"the new binary does not say its version: {error}") from None
+    except (OSError, ServiceError) as error:
+        raise StepError(Outcome.FAILED, f"the new binary could not be run: {error}") from None
+    if completed.exit_code != 0:
+        raise _bad(f"the new binary ended with exit code {completed.exit_code} when asked for its version")
+    if version != target:
+        raise _bad(f"the new binary is {version}, expected {target}")
+    if not release:
+        raise _bad("the new binary is a development build, expected a release")
+
+
+def _bad(detail: str) -> StepError:
+    return StepError(Outcome.BAD_VERSION, detail)
+
+
+def _run_confined(hidden: Sequence[Path], binary: int, arguments: Sequence[str], timeout: float) -> Completed:
+    """Run the open file in a transient unit: its descriptor, and two files to write to, are all it gets of the host.
+
+    Execution goes through standard input, so that what runs is what was opened, wherever its name leads by now.
+    """
+    unit = f"storagenode-keeper-probe-{secrets.token_hex(8)}.service"
+    stdout, stderr = os.memfd_create("stdout"), os.memfd_create("stderr")
+    started = time.monotonic()
+    try:
+        with connected() as systemd:
+            properties = _properties((binary, stdout, stderr), arguments, hidden, timeout)
+            result = systemd.job("StartTransientUnit", "ssa(sv)a(sa(sv))", unit, "fail", properties, [])
+        if result != "done" and time.monotonic() - started >= timeout:
+            raise TimeoutError
+        said = [os.pread(fd, _OUTPUT_LIMIT, 0) for fd in (stdout, stderr)]
+        return Completed(0 if result == "done" else 1, *said)
+    except ServiceError as error:
+        raise OSError(errno.EIO, str(error)) from None
+    finally:
+        os.close(stdout)
+        os.close(stderr)
+
+
+def _properties(
+    files: tuple[int, int, int], arguments: Sequence[str], hidden: Sequence[Path], timeout: float
+) -> list[tuple[str, tuple[str, Any]]]:
+    standard_input, stdout, stderr = files
+    usec = int(timeout * 1e6)
+    return [
+        ("Description", ("s", "Asks a storage node binary for its version")),
+        ("Type", ("s", "oneshot")),
+        ("ExecStart", ("a(sasb)", [("/proc/self/fd/0", ["storagenode", *arguments], False)])),
+        ("StandardInputFileDescriptor", ("h", standard_input)),
+        ("StandardOutputFileDescriptor", ("h", stdout)),
+        ("StandardErrorFileDescriptor", ("h", stderr)),
+        ("TimeoutStartUSec", ("t", usec)),
+        ("TimeoutStopUSec", ("t", 1_000_000)),
+        ("CollectMode", ("s", "inactive-or-failed")),
+        ("DynamicUser", ("b", True)),
+        ("ProtectSystem", ("s", "strict")),
+        ("ProtectHome", ("s", "yes")),
+        ("ProtectProc", ("s", "invisible")),
+        ("ProtectKernelTunables", ("b", True)),
+        ("ProtectControlGroups", ("b", True)),
+        ("PrivateDevices", ("b", True)),
+        ("PrivateNetwork", ("b", True)),
+        ("PrivateTmp", ("b", True)),
+        ("RestrictAddressFamilies", ("(bas)", (True, []))),
+        ("RestrictNamespaces", ("t", 0)),
+        ("NoNewPrivileges", ("b", True)),
+        ("CapabilityBoundingSet", ("t", 0)),
+        ("InaccessiblePaths", ("as", [f"-{path}" for path in hidden])),
+        ("LimitFSIZE", ("t", _OUTPUT_LIMIT)),
+        ("MemoryMax", ("t", 1 << 30)),
+        ("TasksMax", ("t", 64)),
+    ]

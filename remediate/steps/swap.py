@@ -1,0 +1,116 @@
+"""Putting the new binary in the old one's place: the folder looked at, the swap itself, and what it leaves behind."""
+
+import errno
+import logging
+import os
+import stat
+
+from exporter.sources.binary import Execute
+from exporter.version import NodeVersion
+from remediate.files import Directory, dress
+from remediate.journal import Inode, Outcome
+from remediate.steps import StepError
+from remediate.steps.probe import probe
+
+logger = logging.getLogger(__name__)
+
+_ROOM = 2
+"""Times the old binary: the new one, and a copy of the old one where hard links are refused."""
+
+
+def inode(directory: Directory, name: str) -> Inode | None:
+    """Say which file a name stands for."""
+    status = directory.stat(name)
+    return None if status is None else Inode(status.st_dev, status.st_ino)
+
+
+def check(directory: Directory, name: str, staged: str) -> None:
+    """Look whether the folder can take a new binary, before anything is fetched.
+
+    Raises:
+        StepError: it cannot, and why.
+    """
+    where = directory.path
+    status = directory.stat(name)
+    if status is None or not stat.S_ISREG(status.st_mode):
+        raise StepError(Outcome.ABANDONED, f"{where / name}: no regular file any more")
+    system = os.fstatvfs(directory.fd)
+    if system.f_flag & os.ST_NOEXEC:
+        raise StepError(Outcome.FAILED, f"{where}: its file system is mounted noexec, nothing there can be run")
+    free, needed = system.f_bavail * system.f_frsize, _ROOM * status.st_size
+    if free < needed:
+        raise StepError(Outcome.FAILED, f"{where}: {free} bytes are free, {needed} are needed")
+    try:
+        if directory.remove(staged):
+            logger.warning("removed a leftover", extra={"file": str(where / staged)})
+        os.close(directory.create(staged, 0o600))
+        directory.remove(staged)
+    except OSError as error:
+        raise StepError(Outcome.FAILED, f"{where}: cannot be written: {error.strerror}") from None
+
+
+def dress_like(directory: Directory, name: str, new: int) -> None:
+    """Give the new binary what the old one has, and make it durable.
+
+    Raises:
+        StepError: an attribute could not be carried over.
+    """
+    old = directory.open(name)
+    try:
+        dress(new, like=old)
+        os.fsync(new)
+        directory.sync()
+    except OSError as error:
+        problem = f"owner, mode or attributes of {name} cannot be given to the new one: {error.strerror}"
+        raise StepError(Outcome.FAILED, f"{directory.path}: {problem}") from None
+    finally:
+        os.close(old)
+
+
+def swap(directory: Directory, name: str, staged: str, backup: str, new: int) -> None:
+    """Keep the old binary under a second name, then put the new one in its place by one rename.
+
+    Raises:
+        StepError: the staged file is not the one that was probed, or a name could not be made.
+    """
+    if inode(directory, staged) != _inode_of(new):
+        raise StepError(Outcome.FAILED, f"{directory.path / staged}: is not the file that was probed")
+    try:
+        directory.remove(backup)
+        directory.link(name, backup)
+        directory.sync()
+        directory.rename(staged, name)
+        directory.sync()
+    except OSError as error:
+        raise StepError(
+            Outcome.FAILED, f"{directory.path}: cannot swap: {os.strerror(error.errno or errno.EIO)}"
+        ) from None
+
+
+def read_back(directory: Directory, name: str, target: NodeVersion, execute: Execute) -> None:
+    """Make the swap durable, and hear the target from the binary's own path.
+
+    Raises:
+        StepError: the binary in place does not say that it is the target.
+    """
+    directory.sync()
+    fd = directory.open(name)
+    try:
+        probe(fd, target, execute)
+    except StepError as error:
+        raise StepError(Outcome.UNREADABLE, f"{directory.path / name}: in place, but {error.detail}") from None
+    finally:
+        os.close(fd)
+
+
+def prune(directory: Directory, prefix: str, keep: str) -> list[str]:
+    """Remove backups but one."""
+    old = [name for name in os.listdir(directory.fd) if name.startswith(prefix) and name != keep]
+    for name in old:
+        directory.remove(name)
+    return old
+
+
+def _inode_of(fd: int) -> Inode:
+    status = os.fstat(fd)
+    return Inode(status.st_dev, status.st_ino)

@@ -1,0 +1,61 @@
+"""Read what operators are given in alerts/ and grafana/, with only addresses and waiting times changed for a test."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).parents[2]
+RULES = ROOT / "alerts/storagenode.rules.yml"
+RULES_TEST = ROOT / "alerts/storagenode.rules.test.yml"
+ALERTMANAGER = ROOT / "alerts/alertmanager.example.yml"
+DASHBOARDS = tuple(sorted((ROOT / "grafana").glob("*.json")))
+VARIABLES = {"node": ".+", "__range": "1h", "__rate_interval": "4s", "__interval": "1s"}
+"""What Grafana puts for the variables when all nodes are chosen."""
+
+
+def rules(**waits: str) -> str:
+    """Return the rule file with another `for` for some alerts: `rules(StorageNodeDeadlocked="0s")`."""
+    content = yaml.safe_load(RULES.read_text())
+    by_name = {rule["alert"]: rule for group in content["groups"] for rule in group["rules"]}
+    for name, wait in waits.items():
+        by_name[name]["for"] = wait
+    return yaml.safe_dump(content)
+
+
+def alertmanager(url: str, token_file: Path, *, group_interval: str = "1s", repeat_interval: str = "1h") -> str:
+    """Return the example with the webhook's address, its token and its route's intervals replaced, and nothing else."""
+    text = ALERTMANAGER.read_text()
+    for old, new in {
+        "http://127.0.0.1:19652/alertmanager": url,
+        "/etc/prometheus/storagenode-keeper.token": str(token_file),
+        "group_interval: 1m": f"group_interval: {group_interval}",
+        "repeat_interval: 1h\n": f"repeat_interval: {repeat_interval}\n",
+    }.items():
+        if text.count(old) != 1:
+            raise ValueError(f"{ALERTMANAGER}: {old!r} stands there {text.count(old)} times, expected once")
+        text = text.replace(old, new)
+    return text
+
+
+def panels(dashboard: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield every panel, those of collapsed rows too."""
+    for panel in dashboard["panels"]:
+        yield panel
+        yield from panel.get("panels", [])
+
+
+def panel_queries(path: Path) -> list[tuple[str, str]]:
+    """Return the title of each panel (or annotation) with each of its queries, ready to be asked of a Prometheus."""
+    dashboard = json.loads(path.read_text())
+    found = [(panel["title"], target["expr"]) for panel in panels(dashboard) for target in panel.get("targets", [])]
+    found += [(note["name"], note["expr"]) for note in dashboard["annotations"]["list"] if "expr" in note]
+    return [(title, _substitute(expr)) for title, expr in found]
+
+
+def _substitute(expr: str) -> str:
+    """Put values for the variables; the `$1` of label_replace is none. Raises KeyError for an unknown one."""
+    return re.sub(r"\$\{?([A-Za-z_]\w*)\}?", lambda match: VARIABLES[match[1]], expr)

@@ -1,0 +1,86 @@
+"""The alert rules, by promtool; and that its tests notice when a rule is wrong."""
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.alerts.shipped import RULES, RULES_TEST, rules
+from tests.labs.prometheus import promtool
+
+pytestmark = pytest.mark.prometheus
+
+
+def test_rules_are_clean() -> None:
+    promtool("check", "rules", "--lint=all", "--lint-fatal", RULES)
+
+
+def test_rules_do_what_they_promise() -> None:
+    promtool("test", "rules", RULES_TEST)
+
+
+LAST = "last_over_time(storagenode_deadlocked[10m])"
+BELOW = "last_over_time(storagenode_below_minimum[10m])"
+DEADLOCKED, MINIMUM, MISSING = "StorageNodeDeadlocked", "StorageNodeBelowMinimum", "StorageNodeRemediationMissing"
+
+
+@pytest.mark.parametrize(
+    ("alert", "right", "wrong"),
+    [
+        (DEADLOCKED, LAST, "storagenode_deadlocked"),
+        (DEADLOCKED, LAST, "max_over_time(storagenode_deadlocked[10m])"),
+        (DEADLOCKED, LAST, "last_over_time(storagenode_deadlocked[5m])"),
+        (DEADLOCKED, LAST, "last_over_time(storagenode_deadlocked[20m])"),
+        (DEADLOCKED, "== 1", ">= 0"),
+        (DEADLOCKED, "for: 1m", "for: 2m"),
+        (DEADLOCKED, "for: 1m", "for: 0s"),
+        (DEADLOCKED, "for: 1m", "for: 1m\n        keep_firing_for: 5m"),
+        (DEADLOCKED, "offline-update", "online-update"),
+        (DEADLOCKED, "{instance=%q, process=", "{process="),
+        (MINIMUM, BELOW, "storagenode_below_minimum"),
+        (MINIMUM, f"unless on (job, instance, node) {LAST} == 1", ""),
+        (MINIMUM, "unless on", "and on"),
+        (MINIMUM, "severity:", "value: '{{ $value }}'\n          severity:"),
+        (MISSING, f"{LAST} == 1", f"{LAST} == 0"),
+        (MISSING, LAST, "storagenode_deadlocked"),
+        (MISSING, "unless on (node) (", "unless ("),
+        (MISSING, "in_progress == 1", "in_progress == 0"),
+        (MISSING, "> 3600", "> 36000"),
+        (MISSING, "storagenode_remediation_last_success_timestamp_seconds", "vector(0)"),
+        (MISSING, "storagenode_remediation_last_failure_timestamp_seconds", "vector(0)"),
+        (MISSING, '>= on (node) max by (node) (ALERTS_FOR_STATE{alertname="StorageNodeDeadlocked"})', "> 0"),
+        (MISSING, "for: 30m", "for: 29m"),
+    ],
+)
+def test_promtool_test_notices_a_wrong_rule(alert: str, right: str, wrong: str, tmp_path: Path) -> None:
+    before, name, rest = RULES.read_text().partition(f"- alert: {alert}\n")
+    assert right in rest.partition("- alert:")[0]
+    (tmp_path / RULES.name).write_text(before + name + rest.replace(right, wrong, 1))
+    shutil.copy(RULES_TEST, tmp_path)
+    done = promtool("test", "rules", tmp_path / RULES_TEST.name, check=False)
+    assert done.returncode == 1
+    assert "got:" in done.stdout + done.stderr, "it failed for another reason than the alerts it saw"
+
+
+def test_every_alert_has_its_words_and_its_runbook() -> None:
+    for rule in yaml.safe_load(RULES.read_text())["groups"][0]["rules"]:
+        assert rule["alert"].startswith("StorageNode")
+        assert set(rule["annotations"]) == {"summary", "description", "runbook_url"}
+        assert re.fullmatch(r"[A-Z][^{]+\.", rule["annotations"]["summary"]), (
+            "a summary heads a group: nothing of one node"
+        )
+        assert rule["labels"]["severity"] in {"critical", "warning"}
+        assert not any("{{" in value for value in rule["labels"].values())
+        assert rule["annotations"]["runbook_url"].endswith(f"/alerts/runbooks/{rule['alert']}.md")
+        assert (RULES.parent / "runbooks" / f"{rule['alert']}.md").is_file()
+
+
+def test_only_the_wait_is_rewritten(tmp_path: Path) -> None:
+    (tmp_path / RULES.name).write_text(rules(StorageNodeDeadlocked="0s"))
+    promtool("check", "rules", "--lint=all", "--lint-fatal", tmp_path / RULES.name)
+    shipped, rewritten = (yaml.safe_load(text) for text in (RULES.read_text(), rules(StorageNodeDeadlocked="0s")))
+    assert shipped != rewritten
+    shipped["groups"][0]["rules"][0]["for"] = "0s"
+    assert shipped == rewritten

@@ -1,0 +1,1 @@
+"""Programs that behave as the parts of the Storj network do, and misbehave on demand."""
