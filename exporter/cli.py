@@ -32,8 +32,15 @@ class DefaultGroup(click.Group):
 def common_options(command: Command) -> Command:
     """Add the options that all commands of both programs have; log options take effect by themselves."""
     for option in (
-        click.option("--log.format", "log_format", type=click.Choice(list(Format)), default=Format.LOGFMT),
-        click.option("--log.level", "log_level", type=click.Choice(list(Level)), default=Level.INFO),
+        click.option(
+            "--log.format",
+            "log_format",
+            type=click.Choice([each.value for each in Format]),
+            default=Format.LOGFMT.value,
+        ),
+        click.option(
+            "--log.level", "log_level", type=click.Choice([each.value for each in Level]), default=Level.INFO.value
+        ),
         click.option(
             "--config.file",
             "config_file",

@@ -218,6 +218,12 @@ def test_every_query_of_every_panel_has_an_answer() -> None:
                 for title, expr in panel_queries(dashboard):
                     assert running.query(expr), f"{title}: {expr}"
 
+            for table in (panel for panel in panels(json.loads(overview.read_text())) if panel["type"] == "table"):
+                answers = [expr for title, expr in panel_queries(overview) if title == table["title"]]
+                labels = {label for expr in answers for one in running.query(expr) for label in one["metric"]}
+                columns = table["transformations"][0]["options"]["include"]["names"]
+                assert {name for name in columns if not name.startswith("Value")} == labels, table["title"]
+
             asked = dict(panel_queries(overview))
             stats = {title: float(running.query(asked[title])[0]["value"][1]) for title in STATS}
             timelines = {title: running.query(asked[title]) for title in ("Service state", "Update state")}

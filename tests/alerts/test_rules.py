@@ -2,13 +2,15 @@
 
 import re
 import shutil
+import time
 from pathlib import Path
 
 import pytest
 import yaml
+from prometheus_client import CollectorRegistry, Gauge, start_http_server
 
 from tests.alerts.shipped import RULES, RULES_TEST, rules
-from tests.labs.prometheus import promtool
+from tests.labs.prometheus import Prometheus, promtool
 
 pytestmark = pytest.mark.prometheus
 
@@ -84,3 +86,28 @@ def test_only_the_wait_is_rewritten(tmp_path: Path) -> None:
     assert shipped != rewritten
     shipped["groups"][0]["rules"][0]["for"] = "0s"
     assert shipped == rewritten
+
+
+def test_rules_in_a_real_prometheus(tmp_path: Path) -> None:
+    """It keeps ALERTS_FOR_STATE, and a cure ends the alert with the next scrape."""
+    (tmp_path / RULES.name).write_text(rules(StorageNodeDeadlocked="0s", StorageNodeRemediationMissing="2s"))
+    registry = CollectorRegistry()
+    deadlocked = Gauge("storagenode_deadlocked", "", ["node"], registry=registry)
+    failure = Gauge("storagenode_remediation_last_failure_timestamp_seconds", "", ["node"], registry=registry)
+    deadlocked.labels("n1").set(1)
+    server, thread = start_http_server(0, "127.0.0.1", registry)
+    try:
+        address = f"127.0.0.1:{server.server_port}"
+        with Prometheus({"storagenode": address}, rule_files=[tmp_path / RULES.name]) as running:
+            running.wait_alert("StorageNodeDeadlocked", "n1")
+            missing = running.wait_alert("StorageNodeRemediationMissing", "n1")
+            assert "remediation" not in missing["labels"]
+            failure.labels("n1").set(time.time())
+            running.wait_alert("StorageNodeRemediationMissing", "n1", "inactive", timeout=4)
+            running.wait_alert("StorageNodeDeadlocked", "n1", timeout=0)
+            deadlocked.labels("n1").set(0)
+            running.wait_alert("StorageNodeDeadlocked", "n1", "inactive", timeout=4)
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

@@ -1,0 +1,1 @@
+"""`make demo`: one node dies of old age and is brought back, told as it happens."""
