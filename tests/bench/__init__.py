@@ -1,0 +1,1 @@
+"""`make bench`: figures, as ratios measured in one run."""
