@@ -63,6 +63,7 @@ class Application:
 
     def carry_out(self, steps: tuple[Step, ...]) -> Run:
         """Run the steps of a plan; when one fails, end the run as recovery would."""
+        self._means.changed()
         with ExitStack() as self._files:
             try:
                 self._directory = self._files.enter_context(Directory(self._run.subject.binary.parent))
@@ -136,7 +137,8 @@ class Application:
 
     def _note(self, step: Step, event: Event, data: Mapping[str, Any]) -> None:
         self._means.store.note(self._run.id, step.name, event, data)
-        self._means.changed()
+        if isinstance(step, plans.Hold | plans.Release) and event is not Event.INTENT:
+            self._means.changed()
 
     def _log(self, level: int, message: str, **fields: Any) -> None:
         run = self._run
@@ -252,11 +254,13 @@ class Application:
         results: dict[str, Result] = {}
         for name in nodes:
             node = self._means.config.node(name)
-            results[name] = (
-                start(node, control(node), self._means.look, self._run.target, patience=patience)
-                if node is not None
-                else (Outcome.START_FAILED, f"{name} was not started: it is no longer configured")
-            )
+            if node is None:
+                results[name] = Outcome.START_FAILED, f"{name} was not started: it is no longer configured"
+                continue
+            try:
+                results[name] = start(node, control(node), self._means.look, self._run.target, patience=patience)
+            except KeyboardInterrupt:
+                results[name] = Outcome.UNCONFIRMED, f"{name} was started, and nobody has waited for its answer"
         for name, reason in left.items():
             results[name] = (
                 (Outcome.LEFT_DOWN, f"{name} was not down for its version alone: see why, then start it")
