@@ -1,0 +1,45 @@
+import re
+from enum import StrEnum
+
+import pytest
+import yaml
+from click import Group
+
+from exporter.cli import main as exporter_main
+from exporter.config import Config, NodeConfig, validate
+from exporter.status import ServiceState
+from remediate.cli import main as remediate_main
+from remediate.rules import Rules, Start, VerifyMode, rules
+from tests.readme import README, with_table
+
+TEXT = README.read_text()
+
+
+def test_the_metric_table_is_that_of_the_code() -> None:
+    assert with_table(TEXT) == TEXT, "run: python -m tests.readme"
+
+
+def test_the_configuration_it_shows_is_valid() -> None:
+    blocks = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL)]
+    (shown,) = (block for block in blocks if "nodes" in block)
+    assert rules(validate(Config, shown, source="README.md"), source="README.md").webhook.token_file
+
+
+@pytest.mark.parametrize("kind", [Config, NodeConfig, Rules])
+def test_every_configuration_key_is_explained(kind: type[Config | NodeConfig | Rules]) -> None:
+    section = TEXT.partition("### Configuration")[2].partition("## Figures")[0]
+    missing = [key for key in kind.model_fields if key not in ("nodes", "remediation") and f"{key}" not in section]
+    assert not missing
+
+
+@pytest.mark.parametrize("names", [ServiceState, Start, VerifyMode])
+def test_every_state_and_rule_is_named(names: type[StrEnum]) -> None:
+    assert [name for name in names if f"`{name}`" not in TEXT and f": {name}`" not in TEXT] == []
+
+
+@pytest.mark.parametrize("program", [exporter_main, remediate_main])
+def test_every_command_has_an_example(program: Group) -> None:
+    without = [
+        name for name, command in program.commands.items() if "Example: storagenode-" not in (command.help or "")
+    ]
+    assert without == []
