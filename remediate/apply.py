@@ -4,15 +4,15 @@ import logging
 import os
 import tempfile
 import time
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, assert_never
 
 from exporter.config import Config, NodeConfig
 from exporter.sources.binary import Execute
-from exporter.status import DOWN, ServiceState, ServiceStatus
+from exporter.status import ServiceState
 from remediate import plan as plans
 from remediate.decision import StartReason
 from remediate.executable import kind
@@ -21,8 +21,9 @@ from remediate.journal import Event, Outcome, Run, facts
 from remediate.plan import Found, Step
 from remediate.rules import Rules
 from remediate.services import control
-from remediate.services.errors import NoServiceError, ServiceError
+from remediate.services.errors import ServiceError
 from remediate.steps import StepError, hold, swap
+from remediate.steps.confirm import Look, confirm_down, must_stop, start_again
 from remediate.steps.extract import extract
 from remediate.steps.fetch import Progress, fetch, take
 from remediate.steps.probe import probe
@@ -32,8 +33,6 @@ from remediate.store import Store
 
 logger = logging.getLogger(__name__)
 
-_UNDECIDED_SECONDS = 30.0
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Means:
@@ -42,7 +41,7 @@ class Means:
     config: Config
     rules: Rules
     store: Store
-    look: Callable[[NodeConfig], ServiceStatus]
+    look: Look
     execute: Execute
     progress: Progress
     changed: Callable[[], None]
@@ -64,14 +63,18 @@ class Application:
     def carry_out(self, steps: tuple[Step, ...]) -> Run:
         """Run the steps of a plan; when one fails, end the run as recovery would."""
         self._means.changed()
+        own_archive = any(isinstance(step, plans.Fetch) and step.local for step in steps)
         with ExitStack() as self._files:
             try:
                 self._directory = self._files.enter_context(Directory(self._run.subject.binary.parent))
-                self._old = self._stamp()
+            except OSError as error:
+                return self._finish(Outcome.ABANDONED, f"{error.filename}: {error.strerror}")
+            self._old = self._stamp()
+            try:
                 for step in steps:
                     self._step(step)
             except StepError as error:
-                if error.outcome is Outcome.BAD_VERSION:
+                if error.outcome is Outcome.BAD_VERSION and not own_archive:
                     self._means.store.mark_bad(self._run.subject.binary, self._run.target, error.detail)
                 return self._end(error)
             except KeyboardInterrupt:
@@ -81,8 +84,18 @@ class Application:
     def recover(self) -> Run:
         """End a run that was interrupted."""
         with ExitStack() as self._files:
-            self._directory = self._files.enter_context(Directory(self._run.subject.binary.parent))
+            try:
+                self._directory = self._files.enter_context(Directory(self._run.subject.binary.parent))
+            except OSError as error:
+                return self._without_folder(error)
             return self._end(None)
+
+    def _without_folder(self, error: OSError) -> Run:
+        """Put back what can be; the run stays open until the folder, a disk not mounted perhaps, is there again."""
+        self._log(logging.ERROR, "cannot be recovered yet", detail=f"{error.filename}: {error.strerror}")
+        with suppress(StepError):
+            self._step(plans.Release())
+        return self._means.store.run(self._run.id)
 
     def _end(self, cause: StepError | None) -> Run:
         """Carry out what recovery lists; each step is tried, whatever became of the others."""
@@ -154,7 +167,8 @@ class Application:
             case plans.Hold(updaters):
                 return {"held": hold.survey(updaters, self._run.subject.binary)}
             case plans.Confirm(stop=stop):
-                return {"stop": [node for node in stop if self._must_stop(node)]}
+                nodes = self._configured(stop)
+                return {"stop": [node.name for node in nodes if must_stop(node, self._run, self._means.look)]}
             case _:
                 return {}
 
@@ -191,7 +205,7 @@ class Application:
             case plans.Dress():
                 swap.dress_like(self._directory, self._name, self._staged)
             case plans.Confirm():
-                self._confirm_down(intent["stop"])
+                self._confirm(intent["stop"])
             case plans.Swap(backup):
                 swap.swap(self._directory, self._name, subject.staged, backup, self._staged)
                 swap.read_back(self._directory, self._name, target, means.execute)
@@ -204,7 +218,8 @@ class Application:
                     self._directory.remove(name)
                 self._directory.sync()
             case plans.Restore(nodes):
-                self._restore(nodes)
+                for node in self._configured(nodes):
+                    start_again(node, self._means.look)
             case plans.Release():
                 held = facts(means.store.run(self._run.id).journal).held
                 return {"released": list(held), "undone": hold.release(held, subject.binary)}
@@ -214,53 +229,22 @@ class Application:
                 assert_never(step)
         return {}
 
-    def _must_stop(self, node: str) -> bool:
-        """Look whether a node that was to be stopped still has to be; one that has recovered must not.
-
-        Raises:
-            StepError: the node that was asked about runs now, and nobody asked for it to be stopped.
-        """
-        status = self._settled(node)
-        if status.state is ServiceState.CRASH_LOOPING:
-            return True
-        if status.state is not ServiceState.RUNNING:
-            return False
-        if self._run.starts[node].reason is StartReason.WAS_RUNNING:
-            return True
-        if node == self._run.node:
-            raise StepError(Outcome.ABANDONED, f"{node} was {ServiceState.CRASH_LOOPING}, and runs now")
-        return False
-
-    def _confirm_down(self, stop: list[str]) -> None:
-        for name in stop:
-            if (node := self._means.config.node(name)) is not None:
-                control(node).stop()
-        status = self._settled(self._run.node)
-        if status.state not in (ServiceState.STOPPED, ServiceState.CRASHED):
-            raise StepError(Outcome.ABANDONED, f"{self._run.node} is {status.state}: {status.detail}")
+    def _confirm(self, stop: list[str]) -> None:
+        for node in self._configured(stop):
+            control(node).stop()
+        for node in self._configured([self._run.node]):
+            confirm_down(node, self._means.look)
         if self._stamp() != self._old or swap.inode(self._directory, self._name) != self._run.subject.old:
             raise StepError(Outcome.ABANDONED, f"{self._run.subject.binary}: somebody has changed it meanwhile")
-
-    def _settled(self, node: str) -> ServiceStatus:
-        config = self._means.config.node(node)
-        assert config is not None, "the run was decided on a moment ago, with this configuration"
-        deadline = time.monotonic() + _UNDECIDED_SECONDS
-        while (status := self._means.look(config)).undecided and time.monotonic() < deadline:
-            time.sleep(1)
-        return status
 
     def _start(self, nodes: tuple[str, ...], left: Mapping[str, str]) -> dict[str, Any]:
         patience = self._means.rules.confirm_timeout.total_seconds()
         results: dict[str, Result] = {}
-        for name in nodes:
-            node = self._means.config.node(name)
-            if node is None:
-                results[name] = Outcome.START_FAILED, f"{name} was not started: it is no longer configured"
-                continue
+        for node in self._configured(nodes):
             try:
-                results[name] = start(node, control(node), self._means.look, self._run.target, patience=patience)
+                results[node.name] = start(node, control(node), self._means.look, self._run.target, patience=patience)
             except KeyboardInterrupt:
-                results[name] = Outcome.UNCONFIRMED, f"{name} was started, and nobody has waited for its answer"
+                results[node.name] = Outcome.UNCONFIRMED, f"{node.name} was started, and nobody has waited for it"
         for name, reason in left.items():
             results[name] = (
                 (Outcome.LEFT_DOWN, f"{name} was not down for its version alone: see why, then start it")
@@ -270,21 +254,14 @@ class Application:
         self._results += results.values()
         return {"results": results}
 
-    def _restore(self, nodes: tuple[str, ...]) -> None:
-        for name in nodes:
+    def _configured(self, names: Iterable[str]) -> Iterator[NodeConfig]:
+        """Find nodes; one that a journal names may since have been taken out of the configuration."""
+        for name in names:
             node = self._means.config.node(name)
             if node is None:
-                logger.warning("node cannot be started again: it is no longer configured", extra={"node": name})
-            elif self._means.look(node).state in DOWN:
-                self._start_again(node)
-
-    def _start_again(self, node: NodeConfig) -> None:
-        try:
-            control(node).start()
-        except NoServiceError as error:
-            logger.warning("node cannot be started again", extra={"node": node.name, "problem": str(error)})
-        except ServiceError as error:
-            raise StepError(Outcome.STILL_HELD, f"{node.name}: {error}") from None
+                logger.warning("node is no longer configured", extra={"node": name})
+            else:
+                yield node
 
     def _stamp(self) -> tuple[int, int, int] | None:
         status = self._directory.stat(self._name)

@@ -86,17 +86,10 @@ def plan(node: str, as_json: bool, config_file: Path, log_level: Level, log_form
     Example: storagenode-remediate plan node1
     """
     setup(Level(log_level), Format(log_format))
-    from remediate.report import Report, plan_text
-
     with _assembled(config_file) as (config, assembly):
-        decision, steps = assembly.remediation.plan(_request(config, config_file, node, asked))
-    report = Report(node, decision)
-    if as_json:
-        described = [{"step": step.name, "does": str(step)} for step in steps]
-        click.echo(json.dumps({**report.as_json(), "steps": described}, indent=2))
-    else:
-        click.echo(plan_text(report, steps))
-    sys.exit(report.exit_code)
+        planned = assembly.remediation.plan(_request(config, config_file, node, asked))
+    click.echo(json.dumps(planned.as_json(), indent=2) if as_json else planned)
+    sys.exit(planned.exit_code)
 
 
 @main.command()
@@ -272,13 +265,11 @@ def _request(config: "Config", config_file: Path, node: str, asked: dict[str, An
 
 def _ask(assembly: "Assembly", request: "Request") -> None:
     """Show the plan and ask; without a terminal there is nobody to ask."""
-    from remediate.report import Report, plan_text
-
     if not sys.stdin.isatty():
         _fail("there is no terminal to ask at; --yes answers for it", _EXIT_REFUSED)
-    decision, steps = assembly.remediation.plan(request)
-    click.echo(plan_text(Report(request.node, decision), steps))
-    if steps and not click.confirm("Go ahead?"):
+    planned = assembly.remediation.plan(request)
+    click.echo(planned)
+    if planned.steps and not click.confirm("Go ahead?"):
         sys.exit(_EXIT_REFUSED)
 
 

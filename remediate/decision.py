@@ -170,7 +170,7 @@ def decide(
         return Refuse(Reason.DOWNGRADE, f"{target} is below the installed {installed}")
     if target in history.known_bad and not by_person:
         return Refuse(Reason.KNOWN_BAD, f"{target} failed before: {history.known_bad[target]}")
-    if foreign := _foreign_url(status, target, rules):
+    if request.artifact is None and (foreign := _foreign_url(status, target, rules)):
         return Refuse(Reason.FOREIGN_URL, foreign)
     if state is ServiceState.RUNNING and not request.stop_running:
         if by_person:

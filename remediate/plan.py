@@ -101,6 +101,8 @@ class Confirm:
 
     node: str
     stop: tuple[str, ...]
+    stop_running: bool
+    """Whether the node is stopped even when it runs; else only while it is crash-looping."""
     name = "confirm"
 
     def __str__(self) -> str:
@@ -238,7 +240,7 @@ def plan(
         Extract(subject.staged),
         Probe(decision.target),
         Dress(subject.staged),
-        Confirm(request.node, stop),
+        Confirm(request.node, stop, request.stop_running),
         Swap(subject.backup),
         _start(decision.starts),
         Release(),
@@ -262,11 +264,15 @@ def recovery(run: Run, found: Found) -> tuple[tuple[Step, ...], Outcome]:
             Prune(subject.backup_prefix, subject.backup),
         ), Outcome.UPDATED
     undo = _undo(known, subject, found)
+    if found.binary is None:
+        return undo, Outcome.FAILED
     return undo, Outcome.UNDONE if found.binary == subject.old else Outcome.SUPERSEDED
 
 
 def _undo(known: Facts, subject: Subject, found: Found) -> tuple[Step, ...]:
-    leftovers = ((subject.staged, found.staged), (subject.backup, found.backup))
+    # Where there is no binary any more, the backup may be the last one there is.
+    backup = found.backup if found.binary is not None else None
+    leftovers = ((subject.staged, found.staged), (subject.backup, backup))
     names = tuple(name for name, inode in leftovers if inode is not None)
     steps: list[Step] = []
     if names:

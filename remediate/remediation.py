@@ -8,10 +8,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from exporter.allowed import AllowedVersions
 from exporter.config import Config
 from exporter.observe import Observer
-from exporter.status import Failure, InstalledVersion
+from exporter.status import Failure, InstalledVersion, NodeStatus
 from remediate import plan as plans
 from remediate.apply import Application, Means
 from remediate.decision import (
@@ -29,7 +28,7 @@ from remediate.executable import ExecutableError, kind
 from remediate.files import Directory
 from remediate.journal import Inode, Run, Subject
 from remediate.plan import Step
-from remediate.report import Report
+from remediate.report import Plan, Report
 from remediate.rules import Rules
 from remediate.steps.fetch import Progress
 from remediate.steps.probe import executor
@@ -71,10 +70,10 @@ class Remediation:
             changed=changed,
         )
 
-    def plan(self, request: Request) -> tuple[Decision, tuple[Step, ...]]:
+    def plan(self, request: Request) -> Plan:
         """Say what `run` would do now; changes nothing, but that it runs the binary for its version."""
         prepared = self._prepare(request)
-        return prepared.decision, prepared.steps
+        return Plan(request.node, prepared.decision, prepared.subject, prepared.steps)
 
     def run(self, request: Request) -> Report:
         """Remediate one node.
@@ -91,8 +90,7 @@ class Remediation:
             decision = prepared.decision
             self._store.count(request.node, decision)
             self._believe(prepared)
-            fields = {"node": request.node, "trigger": request.trigger, "decision": decision.name}
-            logger.info("decision", extra={**fields, "reason": decision.reason, "detail": decision.detail})
+            self._log(request, prepared)
             if not isinstance(decision, Proceed) or prepared.subject is None:
                 return Report(request.node, decision)
             run = self._store.begin(
@@ -126,8 +124,9 @@ class Remediation:
         statuses = {each.name: self._observer.settle(each, _OBSERVE_SECONDS) for each in sharing}
         history = self._store.history(binary)
         decision = decide(request, statuses, history, self._rules, self._now())
-        allowed, installed = statuses[request.node].allowed, statuses[request.node].installed
-        prepared = _Prepared(decision=decision, allowed=allowed, history=history)
+        status = statuses[request.node]
+        installed = status.installed
+        prepared = _Prepared(decision=decision, status=status, history=history)
         if not isinstance(decision, Proceed) or isinstance(installed, Failure):
             return prepared
         try:
@@ -144,9 +143,17 @@ class Remediation:
         steps = plans.plan(decision, request, subject, statuses, asset, self._rules)
         return replace(prepared, subject=subject, steps=steps)
 
+    def _log(self, request: Request, prepared: "_Prepared") -> None:
+        decision, status = prepared.decision, prepared.status
+        installed = status.installed if isinstance(status.installed, Failure) else status.installed.version
+        seen = {"service_state": status.service.state, "installed": installed}
+        fields = {"node": request.node, "trigger": request.trigger, "decision": decision.name, **seen}
+        target = {"target": decision.target} if isinstance(decision, Proceed) else {"detail": decision.detail}
+        logger.info("decision", extra={**fields, "reason": decision.reason, **target})
+
     def _believe(self, prepared: "_Prepared") -> None:
         """Take a minimum that makes sense, or that a person acts on, as the measure for the next."""
-        process = storagenode_versions(prepared.allowed)
+        process = storagenode_versions(prepared.status.allowed)
         if process is None:
             return
         proceeds = isinstance(prepared.decision, Proceed)
@@ -157,7 +164,7 @@ class Remediation:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Prepared:
     decision: Decision
-    allowed: AllowedVersions | Failure
+    status: NodeStatus
     history: History
     subject: Subject | None = None
     steps: tuple[Step, ...] = ()

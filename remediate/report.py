@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from remediate.decision import Decision, Proceed, Refuse
-from remediate.journal import Event, Run
+from remediate.journal import Run, Subject
 from remediate.plan import Step
 
 _REFUSED = 3
@@ -45,12 +45,34 @@ class Report:
         return {"node": self.node, **decision, "exit_code": self.exit_code, "run": run}
 
 
-def plan_text(report: Report, steps: Sequence[Step]) -> str:
-    """Tell what a run would do."""
-    if not isinstance(report.decision, Proceed):
-        return str(report)
-    head = f"{report.node}: update to {report.decision.target} ({report.decision.reason})"
-    return "\n".join([head, *(f"{number:3}. {step}" for number, step in enumerate(steps, 1))])
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a run would do."""
+
+    node: str
+    decision: Decision
+    subject: Subject | None
+    steps: Sequence[Step]
+
+    @property
+    def exit_code(self) -> int:
+        """That of a run which decides so and does not fail."""
+        return Report(self.node, self.decision).exit_code
+
+    def __str__(self) -> str:
+        if self.subject is None or not isinstance(self.decision, Proceed):
+            return str(Report(self.node, self.decision))
+        change = f"{self.subject.installed} -> {self.decision.target} ({self.decision.reason})"
+        lines = [f"{self.node}: update {self.subject.binary}, {change}"]
+        if others := [name for name in self.subject.nodes if name != self.node]:
+            lines.append(f"     the same binary is that of {', '.join(others)}")
+        return "\n".join(lines + [f"{number:3}. {step}" for number, step in enumerate(self.steps, 1)])
+
+    def as_json(self) -> dict[str, Any]:
+        """Give the plan as plain data."""
+        steps = [{"step": step.name, "does": str(step)} for step in self.steps]
+        nodes = list(self.subject.nodes) if self.subject is not None else []
+        return {**Report(self.node, self.decision).as_json(), "nodes": nodes, "steps": steps}
 
 
 def history_text(runs: Iterable[Run]) -> str:
@@ -93,8 +115,3 @@ def run_json(run: Run) -> dict[str, Any]:
             for entry in run.journal
         ],
     }
-
-
-def steps_done(run: Run) -> list[str]:
-    """Name the steps of a run that were finished, in their order."""
-    return [entry.step for entry in run.journal if entry.event is Event.DONE]

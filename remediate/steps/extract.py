@@ -13,7 +13,8 @@ from remediate.steps import StepError
 
 _ENTRY = "storagenode"
 _SIZE_LIMIT = 512 << 20
-_CHUNK = 1 << 20
+_CHUNK = 256 << 10
+"""Measured: with 1 MiB, inflating a release takes a third longer."""
 _ENCRYPTED = 0x1
 
 

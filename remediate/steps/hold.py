@@ -24,8 +24,9 @@ logger = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 5.0
 _ACTIVE = frozenset({ServiceState.RUNNING, ServiceState.STARTING, ServiceState.CRASH_LOOPING})
-_VERDICT = "last-failed-update.storagenode.json"
-_DOWNLOADED = re.compile(r"\.v?\d+\.\d+\.\d+(-[\w.-]+)?$")
+_VERDICT = "last-failed-update."
+_DOWNLOADED = re.compile(r"v?\d+\.\d+\.\d+(-[\w.-]+)?")
+"""What follows the binary's name. An updater's backup, `storagenode.old.v1.104.5`, is none of this."""
 _SIGNALLED = re.compile(rb'"Failure":\s*"signal: (terminated|killed|interrupt)')
 
 
@@ -69,7 +70,8 @@ def release(held: Mapping[str, Any], binary: Path) -> list[str]:
         try:
             after = _traces(unit, binary)
             for path, mark in after.items():
-                if before.get(path) != mark and _remove(Path(path)):
+                # an updater that was killed between its two renames has left the download as the only new binary
+                if before.get(path) != mark and binary.exists() and _remove(Path(path)):
                     undone.append(path)
             SystemdControl(unit).start()
         except NoServiceError as error:
@@ -85,8 +87,12 @@ def _traces(unit: str, binary: Path) -> dict[str, list[int]]:
         command, directory = SystemdControl(unit).command()
     except ServiceError as error:
         raise StepError(Outcome.FAILED, f"{unit}: {error}") from None
-    paths = [path for path in binary.parent.glob(f"{binary.name}.*") if _DOWNLOADED.search(path.name)]
-    paths.append(Path(directory, _option(command, "--binary-store-dir"), _VERDICT))
+    prefix = f"{binary.name}."
+    beside = binary.parent.glob(f"{prefix}*")
+    paths = [path for path in beside if _DOWNLOADED.fullmatch(path.name.removeprefix(prefix))]
+    # upstream names it after what it calls the node (storj/storj, cmd/storagenode-updater/update.go)
+    verdict = f"{_VERDICT}{_option(command, '--service-name') or 'storagenode'}.json"
+    paths.append(Path(directory, _option(command, "--binary-store-dir"), verdict))
     found = {}
     for path in paths:
         try:
@@ -100,7 +106,7 @@ def _traces(unit: str, binary: Path) -> dict[str, list[int]]:
 def _remove(path: Path) -> bool:
     """Remove a left-over download, or a verdict that a signal brought about, not one about the version itself."""
     with Directory(path.parent) as directory:
-        if path.name == _VERDICT:
+        if path.name.startswith(_VERDICT):
             with os.fdopen(directory.open(path.name), "rb") as file:
                 if not _SIGNALLED.search(file.read(64 << 10)):
                     return False

@@ -2,19 +2,19 @@
 
 import os
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import yaml
 
 from exporter.config import NodeConfig
 from exporter.sources import node_api
-from exporter.status import DOWN, Failure, ServiceState, ServiceStatus
+from exporter.status import DOWN, Failure, ServiceState
 from exporter.version import NodeVersion
 from remediate.files import Directory
 from remediate.journal import Outcome
 from remediate.services import ServiceControl
 from remediate.services.errors import ServiceError
+from remediate.steps.confirm import Look
 
 _MARKER = "storage-dir-verification"
 """What a node keeps in its storage to know it by (storj/storj, storagenode/blobstore/filestore)."""
@@ -25,7 +25,6 @@ _STAYS_UP_SECONDS = 3.0
 """A node that cannot run ends within a second, as seen of upstream's; its API answers only after it has started."""
 
 Result = tuple[Outcome, str]
-Look = Callable[[NodeConfig], ServiceStatus]
 
 
 def start(node: NodeConfig, control: ServiceControl, look: Look, target: NodeVersion, *, patience: float) -> Result:

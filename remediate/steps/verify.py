@@ -3,15 +3,15 @@
 import hmac
 from typing import Annotated
 
-import requests
 from pydantic import BaseModel, Field, ValidationError
 
+from exporter.sources.http import get
+from exporter.status import Failure
 from remediate.journal import Outcome
 from remediate.rules import VerifyMode
 from remediate.steps import StepError
 
 _TIMEOUT = 30.0
-_SIZE_LIMIT = 4 << 20
 
 
 class _Asset(BaseModel):
@@ -34,44 +34,35 @@ def verify(sha256: str, mode: VerifyMode, *, expected: str | None, digest_url: s
         asset: name of the archive in that release.
 
     Raises:
-        StepError: a wrong digest (the version is to blame), or a digest that is demanded and cannot be had (later).
+        StepError: a wrong digest (the version is to blame, or whoever gave the digest), or a digest that is demanded
+            and cannot be had (later).
     """
     if expected is not None:
-        _compare(sha256, expected, "the given sha256")
+        _compare(sha256, expected, "the given sha256", blame=Outcome.FAILED)
         return "the given sha256"
     if mode is VerifyMode.TLS:
         return "TLS only"
     published = _published(digest_url, asset)
     if published is not None:
-        _compare(sha256, published, "the release's digest")
+        _compare(sha256, published, "the release's digest", blame=Outcome.BAD_VERSION)
         return "the release's digest"
     if mode is VerifyMode.REQUIRE:
         raise StepError(Outcome.LATER, f"{digest_url}: no digest is published for {asset}, and one is required")
     return "TLS only, since the release publishes no digest"
 
 
-def _compare(found: str, expected: str, what: str) -> None:
+def _compare(found: str, expected: str, what: str, *, blame: Outcome) -> None:
     if not hmac.compare_digest(found.lower(), expected.lower()):
-        raise StepError(Outcome.BAD_VERSION, f"wrong digest: the archive has sha256 {found}, {what} is {expected}")
+        raise StepError(blame, f"wrong digest: the archive has sha256 {found}, {what} is {expected}")
 
 
 def _published(url: str, asset: str) -> str | None:
     """Ask for the digest; None only where the service answers that there is none."""
+    described = get(url, _TIMEOUT)
+    if isinstance(described, Failure):
+        raise StepError(Outcome.LATER, str(described))
     try:
-        with requests.get(
-            url,
-            timeout=_TIMEOUT,
-            stream=True,
-            allow_redirects=False,
-            headers={"Accept": "application/vnd.github+json", "Accept-Encoding": "identity"},
-        ) as response:
-            if response.status_code != requests.codes.ok:
-                raise StepError(Outcome.LATER, f"{url}: answered {response.status_code}, expected 200")
-            body = response.raw.read(_SIZE_LIMIT)
-    except requests.RequestException as error:
-        raise StepError(Outcome.LATER, f"{url}: {error}") from None
-    try:
-        answer = _ReleaseAnswer.model_validate_json(body)
+        answer = _ReleaseAnswer.model_validate_json(described.body)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"])
