@@ -84,7 +84,7 @@ class Observer:
         status = self.observe(node, timeout)
         while status.service.undecided and time.monotonic() < deadline:
             time.sleep(_PAUSE_SECONDS)
-            status = replace(status, service=self._nodes[node.name].service(timeout))
+            status = replace(status, service=self.service(node, timeout))
         return status
 
     def service(self, node: NodeConfig, timeout: float) -> ServiceStatus:

@@ -181,7 +181,7 @@ def bind(listen: str, *, token: str | None) -> socket.socket:
         raise ConfigError(f"listen address {listen}: {getattr(error, 'strerror', None) or error}") from None
     if token is None and not ipaddress.ip_address(address[0]).is_loopback:
         raise ConfigError(
-            f"listen address {listen}: found no token, expected web.token_file in the configuration:"
+            f"listen address {listen}: found no token, expected a `token_file` in the configuration:"
             " without one only this machine is served (127.0.0.1 or [::1])"
         )
     listening = socket.socket(family, kind, protocol)

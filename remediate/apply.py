@@ -117,13 +117,13 @@ class Application:
             # The run stays open, so that the next recovery tries again.
             self._log(logging.ERROR, "still held", detail=held[0].detail)
             return self._means.store.run(self._run.id)
-        if problems:
-            return self._finish(problems[0].outcome, problems[0].detail)
-        if outcome is Outcome.UPDATED:
+        if outcome is Outcome.UPDATED and not problems:
             return self._finish(*_sum_up(self._results))
-        if cause is not None:
-            return self._finish(cause.outcome, cause.detail)
-        return self._finish(outcome, "the run was interrupted")
+        failures = [cause, *problems] if cause is not None and outcome is not Outcome.UPDATED else problems
+        if failures:
+            return self._finish(failures[0].outcome, "; ".join(dict.fromkeys(each.detail for each in failures)))
+        gone = f", and {subject.binary} is no longer there" if found.binary is None else ""
+        return self._finish(outcome, f"the run was interrupted{gone}")
 
     def _finish(self, outcome: Outcome, detail: str) -> Run:
         self._means.store.finish(self._run.id, outcome, detail)
@@ -141,7 +141,7 @@ class Application:
             self._note(step, Event.INTENT, intent)
             done = self._do(step, intent)
         except (StepError, OSError, ServiceError) as error:
-            failure = error if isinstance(error, StepError) else StepError(Outcome.FAILED, f"{step.name}: {error}")
+            failure = error if isinstance(error, StepError) else StepError(Outcome.FAILED, _explain(step, error))
             self._note(step, Event.FAILED, {"outcome": failure.outcome, "detail": failure.detail})
             self._log(logging.ERROR, "step failed", step=step.name, detail=failure.detail)
             raise failure from None
@@ -166,9 +166,9 @@ class Application:
         match step:
             case plans.Hold(updaters):
                 return {"held": hold.survey(updaters, self._run.subject.binary)}
-            case plans.Confirm(stop=stop):
-                nodes = self._configured(stop)
-                return {"stop": [node.name for node in nodes if must_stop(node, self._run, self._means.look)]}
+            case plans.Confirm(stop=stop, stop_running=also):
+                nodes, look = self._configured(stop), self._means.look
+                return {"stop": [node.name for node in nodes if must_stop(node, self._run, look, stop_running=also)]}
             case _:
                 return {}
 
@@ -180,15 +180,20 @@ class Application:
                 hold.hold(intent["held"])
                 return {"held": list(intent["held"])}
             case plans.Check():
-                swap.check(self._directory, self._name, subject.staged)
+                swap.check(self._directory, self._name, subject.staged, subject.backup)
             case plans.Fetch(source, local):
                 self._archive = self._files.enter_context(tempfile.TemporaryFile(dir=means.store.directory))  # noqa: SIM115
                 seconds = means.rules.download_timeout.total_seconds()
-                fetched = (
-                    take(Path(source), self._archive, progress=means.progress)
-                    if local
-                    else fetch(source, self._archive, seconds=seconds, progress=means.progress)
-                )
+                try:
+                    fetched = (
+                        take(Path(source), self._archive, progress=means.progress)
+                        if local
+                        else fetch(source, self._archive, seconds=seconds, progress=means.progress)
+                    )
+                except OSError:
+                    # The disk is full perhaps, and the journal is on the same.
+                    os.ftruncate(self._archive.fileno(), 0)
+                    raise
                 self._sha256 = fetched.sha256
                 return asdict(fetched)
             case plans.Verify(mode, sha256, digest_url, asset):
@@ -234,7 +239,8 @@ class Application:
             control(node).stop()
         for node in self._configured([self._run.node]):
             confirm_down(node, self._means.look)
-        if self._stamp() != self._old or swap.inode(self._directory, self._name) != self._run.subject.old:
+        in_place = self._directory.in_place() and swap.inode(self._directory, self._name) == self._run.subject.old
+        if not in_place or self._stamp() != self._old:
             raise StepError(Outcome.ABANDONED, f"{self._run.subject.binary}: somebody has changed it meanwhile")
 
     def _start(self, nodes: tuple[str, ...], left: Mapping[str, str]) -> dict[str, Any]:
@@ -266,6 +272,13 @@ class Application:
     def _stamp(self) -> tuple[int, int, int] | None:
         status = self._directory.stat(self._name)
         return None if status is None else (status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+def _explain(step: Step, error: OSError | ServiceError) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        what = f" of {error.filename}" if error.filename else ""
+        return f"cannot {step.name}{what}: {error.strerror}"
+    return f"cannot {step.name}: {error}"
 
 
 def _sum_up(results: list[Result]) -> Result:

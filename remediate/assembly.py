@@ -28,7 +28,7 @@ def assembled(config: Config, rules: Rules, *, progress: Progress = lambda done,
     """Open the store and put everything together.
 
     Raises:
-        ConfigError: the store's directory cannot be used.
+        ConfigError: the store's directory cannot be used, or there is no user to run a downloaded binary as.
     """
     try:
         store = Store(rules.state_dir)

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from sqlite3 import DatabaseError
 from threading import Event, Thread
 
 from exporter.config import Config
@@ -40,7 +41,7 @@ def working(config: Config, rules: Rules, spool: Spool) -> Iterator[None]:
                     if first or spool.pending():
                         work(spool, names, assembly.remediation, assembly.publisher.publish)
                         first = False
-                except (BusyError, OSError) as error:
+                except (BusyError, OSError, DatabaseError) as error:
                     logger.error("worker cannot work", extra={"problem": str(error)})
                     pause = _RETRY_SECONDS
 

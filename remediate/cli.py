@@ -240,13 +240,18 @@ def _load(config_file: Path) -> "tuple[Config, Rules]":
 
 @contextmanager
 def _assembled(config_file: Path) -> "Iterator[tuple[Config, Assembly]]":
+    from sqlite3 import DatabaseError
+
     from remediate.assembly import assembled
     from remediate.progress import bar
 
     with _refusing():
         config, rules = _load(config_file)
-        with assembled(config, rules, progress=bar()) as assembly:
-            yield config, assembly
+        try:
+            with assembled(config, rules, progress=bar()) as assembly:
+                yield config, assembly
+        except DatabaseError as error:
+            _fail(f"remediation.state_dir: {rules.state_dir} cannot be used any more: {error}", _EXIT_FAILED)
 
 
 def _request(config: "Config", config_file: Path, node: str, asked: dict[str, Any]) -> "Request":
@@ -259,8 +264,8 @@ def _request(config: "Config", config_file: Path, node: str, asked: dict[str, An
         raise ConfigError(f"{config_file}: nodes: there is no {node!r}, expected one of: {known}")
     if (asked["artifact"] is None) != (asked["sha256"] is None):
         raise click.UsageError("--artifact and --sha256 go together")
-    start = Start(asked.pop("start")) if asked["start"] else None
-    return Request(node=node, trigger=Trigger.PERSON, start=start, **{k: v for k, v in asked.items() if k != "start"})
+    start = Start(asked["start"]) if asked["start"] else None
+    return Request(node=node, trigger=Trigger.PERSON, **{**asked, "start": start})
 
 
 def _ask(assembly: "Assembly", request: "Request") -> None:
@@ -268,8 +273,8 @@ def _ask(assembly: "Assembly", request: "Request") -> None:
     if not sys.stdin.isatty():
         _fail("there is no terminal to ask at; --yes answers for it", _EXIT_REFUSED)
     planned = assembly.remediation.plan(request)
-    click.echo(planned)
-    if planned.steps and not click.confirm("Go ahead?"):
+    click.echo(planned, err=True)
+    if planned.steps and not click.confirm("Go ahead?", err=True):
         sys.exit(_EXIT_REFUSED)
 
 

@@ -28,6 +28,13 @@ class Directory:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         os.close(self.fd)
 
+    def in_place(self) -> bool:
+        """Whether its path still names this directory."""
+        try:
+            return os.path.samestat(os.stat(self.path, follow_symlinks=False), os.fstat(self.fd))
+        except OSError:
+            return False
+
     def stat(self, name: str) -> os.stat_result | None:
         """Look at an entry without following it; None where there is none."""
         try:

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Collection
+from sqlite3 import DatabaseError
 
 from exporter.config import Config
 from remediate import published
@@ -71,6 +72,7 @@ def work(spool: Spool, nodes: Collection[str], remediation: Remediation, publish
     Raises:
         BusyError: another run is in progress on this host; the requests stay.
         OSError: the spool cannot be read or written.
+        DatabaseError: the store cannot be written any more, the disk is full perhaps; the requests stay.
     """
     publish()
     remediation.recover()
@@ -79,7 +81,7 @@ def work(spool: Spool, nodes: Collection[str], remediation: Remediation, publish
         for node in requested:
             try:
                 reports.append(remediation.run(Request(node=node, trigger=Trigger.ALERT)))
-            except BusyError:
+            except (BusyError, DatabaseError):
                 raise
             except Exception:
                 logger.exception("run broke off", extra={"node": node})

@@ -103,7 +103,7 @@ def reader(node: NodeConfig) -> ProcessReader:
 
 def _config_dir(arguments: list[bytes]) -> Path | None:
     """Return the value of `--config-dir`: nodes that share a binary differ in it."""
-    for argument, following in zip(arguments, [*arguments[1:], b""], strict=True):
+    for argument, following in zip(arguments, [*arguments, b""][1:], strict=True):
         if argument == b"--config-dir":
             return Path(os.fsdecode(following))
         if argument.startswith(b"--config-dir="):

@@ -60,12 +60,12 @@ def judge(unit: UnitProperties, seen: Sequence[Seen], now: float) -> ServiceStat
     of a crash, and NRestarts counts from the last start by hand. What tells is whether the unit left `active` before
     its main process ended (it was being stopped) or after. `now` is in monotonic seconds.
     """
-    since_reset = _since_reset(seen, unit.n_restarts, now)
-    exit_code, exit_signal = _last_exit(unit, since_reset)
-    state, detail, undecided = _state(unit, since_reset, now)
+    since_start, by_hand = _since_start(seen, unit, now)
+    exit_code, exit_signal = _last_exit(unit, since_start)
+    state, detail, undecided = _state(unit, since_start, now, by_hand=by_hand)
     since: float | None = unit.state_change_usec / 1e6 or None
-    if state is ServiceState.CRASH_LOOPING and since_reset:
-        before = since_reset[-1].status
+    if state is ServiceState.CRASH_LOOPING and since_start:
+        before = since_start[-1].status
         if before.state is ServiceState.CRASH_LOOPING:
             since = before.since
     return ServiceStatus(
@@ -80,7 +80,7 @@ def judge(unit: UnitProperties, seen: Sequence[Seen], now: float) -> ServiceStat
     )
 
 
-def _state(unit: UnitProperties, seen: Sequence[Seen], now: float) -> tuple[ServiceState, str, bool]:
+def _state(unit: UnitProperties, seen: Sequence[Seen], now: float, *, by_hand: bool) -> tuple[ServiceState, str, bool]:
     grown = unit.n_restarts - min((earlier.status.restarts or 0 for earlier in seen), default=unit.n_restarts)
     young = unit.exec_main_start_usec > 0 and now - unit.exec_main_start_usec / 1e6 < YOUNG_SECONDS
     looping = grown >= 2 or (grown == 1 and young)
@@ -99,7 +99,7 @@ def _state(unit: UnitProperties, seen: Sequence[Seen], now: float) -> tuple[Serv
         case "active" | "reloading" | "refreshing":
             if looping:
                 return ServiceState.CRASH_LOOPING, loop, False
-            if young and unit.n_restarts > 0:
+            if young and unit.n_restarts > 0 and not by_hand:
                 detail = "started again by systemd less than a minute ago: whether it stays up is not known yet"
                 return ServiceState.UNKNOWN, detail, True
             return ServiceState.RUNNING, "running", False
@@ -122,16 +122,24 @@ def _state(unit: UnitProperties, seen: Sequence[Seen], now: float) -> tuple[Serv
             return ServiceState.UNKNOWN, f"systemd calls the unit {other}/{unit.sub_state}", False
 
 
-def _since_reset(seen: Sequence[Seen], restarts: int, now: float) -> Sequence[Seen]:
-    """Leave out what is older than the window, or from before somebody started it by hand, when counting began anew."""
+def _since_start(seen: Sequence[Seen], unit: UnitProperties, now: float) -> tuple[Sequence[Seen], bool]:
+    """Leave out what is older than the window, or from before a start by hand, and say whether one was seen.
+
+    systemd counts anew then, or, where the unit was stopped while it waited to be started again, not on: every start
+    of its own counts one.
+    """
     kept: list[Seen] = []
+    restarts, pid = unit.n_restarts, unit.main_pid or None
     for earlier in reversed(seen):
-        count = earlier.status.restarts or 0
-        if now - earlier.at > LOOP_WINDOW_SECONDS or count > restarts:
-            break
-        restarts = count
+        before = earlier.status
+        if now - earlier.at > LOOP_WINDOW_SECONDS:
+            return kept[::-1], False
+        count = before.restarts or 0
+        if count > restarts or (count == restarts and pid is not None and pid != before.pid):
+            return kept[::-1], True
+        restarts, pid = count, before.pid
         kept.append(earlier)
-    return kept[::-1]
+    return kept[::-1], False
 
 
 def _was_being_stopped(unit: UnitProperties) -> bool:

@@ -162,6 +162,7 @@ class BinarySource:
     def _ask(self, binary: int, deadline: float) -> Completed:
         """Run `version` so that it sends no telemetry and reads no configuration; plainly where it lacks the flags."""
         with tempfile.TemporaryDirectory(prefix="storagenode-version-") as empty:
+            Path(empty).chmod(0o755)  # whoever runs it must be able to see that it is empty
             quiet = ["version", "--tracing.enabled=false", "--metrics.addr=", "--config-dir", empty]
             completed = self._run(binary, quiet, deadline)
         if completed.exit_code > 0 and b"unknown flag" in completed.stderr + completed.stdout:

@@ -91,7 +91,8 @@ class VersionServer:
         age = self._age(self._known.fetched)
         if age < self._max_age_seconds:
             return self._known
-        return Failure(FailureReason.STALE, f"last fetched {age / 3600:.0f} hours ago; since then {failure}")
+        when = f"{age / 3600:.0f} hours ago" if age < float("inf") else "in the future, as the clock now has it"
+        return Failure(FailureReason.STALE, f"last fetched {when}; since then {failure}")
 
     def _load(self) -> AllowedVersions | None:
         match self._cache.read(_CACHE_FILE):

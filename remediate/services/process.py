@@ -6,6 +6,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from exporter.config import NodeConfig, ProcessService
@@ -45,7 +46,8 @@ class ProcessControl:
             if status.state is ServiceState.UNKNOWN or status.pid is None:
                 raise ServiceError(status.detail)
             if not asked:
-                os.kill(status.pid, signal.SIGTERM)
+                with suppress(ProcessLookupError):  # it has ended since
+                    os.kill(status.pid, signal.SIGTERM)
                 asked = True
             if time.monotonic() > deadline:
                 raise ServiceError(f"process {status.pid} has not ended within {_STOP_SECONDS:.0f} s")

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from jeepney import DBusAddress, DBusErrorResponse, MatchRule, message_bus, new_method_call
@@ -51,6 +51,8 @@ class Systemd:
                     signal = self._connection.recv_until_filtered(removed, timeout=deadline - time.monotonic())
                 except TimeoutError:
                     raise ServiceError(f"systemd has not finished {method} within {seconds:.0f} s") from None
+                except OSError as error:
+                    raise ServiceError(f"the system bus was lost: {error}") from None
                 _, job, _, result = signal.body
                 if job == path:
                     return str(result)
@@ -70,6 +72,8 @@ class Systemd:
             raise (NoServiceError if error.name in _NOTHING_TO_PUT_BACK else ServiceError)(text) from None
         except TimeoutError:
             raise ServiceError(f"systemd has not answered within {_CALL_SECONDS:.0f} s") from None
+        except OSError as error:
+            raise ServiceError(f"the system bus was lost: {error}") from None
 
 
 @contextmanager
@@ -96,7 +100,8 @@ class SystemdControl:
     def start(self) -> None:
         """Reset what failed before, so that its start limit does not count against us, and start it."""
         with connected() as systemd:
-            if systemd.properties(self.unit, "Unit")["ActiveState"] == "failed":
+            # Also where nothing has failed: of a loop that was stopped midway the starts are counted as well.
+            with suppress(NoServiceError):  # what is not loaded has nothing to reset
                 systemd.call("ResetFailedUnit", "s", self.unit)
             result = systemd.job("StartUnit", "ss", self.unit, "replace")
         if result != "done":

@@ -1,7 +1,9 @@
 """Unpacking the one program of an archive beside the installed one."""
 
+import errno
 import os
 import stat
+import struct
 import zipfile
 import zlib
 from typing import IO, BinaryIO
@@ -16,6 +18,8 @@ _SIZE_LIMIT = 512 << 20
 _CHUNK = 256 << 10
 """Measured: with 1 MiB, inflating a release takes a third longer."""
 _ENCRYPTED = 0x1
+_DAMAGED = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, ValueError)
+"""What zipfile raises for one damaged archive or another."""
 
 
 def extract(archive: BinaryIO, directory: Directory, name: str, *, like: Kind) -> int:
@@ -48,8 +52,12 @@ def extract(archive: BinaryIO, directory: Directory, name: str, *, like: Kind) -
                     raise StepError(Outcome.FAILED, f"{directory.path / name}: was replaced while it was written")
             finally:
                 os.close(writing)
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError) as error:
-        raise _bad(f"the archive cannot be unpacked: {error}") from None
+    except _DAMAGED as error:
+        raise _bad(f"the archive cannot be unpacked: {str(error)[:200]}") from None
+    except OSError as error:
+        if error.errno != errno.EINVAL or error.filename is not None:
+            raise
+        raise _bad("the archive cannot be unpacked: it refers to a place outside itself") from None
     try:
         found = kind(reading)
         if found != like:
@@ -76,6 +84,8 @@ def _only_entry(zipped: zipfile.ZipFile) -> zipfile.ZipInfo:
         raise _bad(f"the archive's {_ENTRY!r} is not a regular file")
     if entry.flag_bits & _ENCRYPTED:
         raise _bad(f"the archive's {_ENTRY!r} is encrypted")
+    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise _bad(f"the archive's {_ENTRY!r} is compressed by method {entry.compress_type}, expected deflate")
     if entry.file_size > _SIZE_LIMIT:
         raise _bad(f"the archive's {_ENTRY!r} has {entry.file_size} bytes, at most {_SIZE_LIMIT} are taken")
     return entry

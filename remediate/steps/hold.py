@@ -42,7 +42,10 @@ def survey(updaters: tuple[str, ...], binary: Path) -> dict[str, Any]:
         if status.state is ServiceState.UNKNOWN and not status.undecided:
             raise StepError(Outcome.FAILED, f"{unit}: {status.detail}")
         if status.state in _ACTIVE or status.undecided:
-            held[unit] = _traces(unit, binary)
+            try:
+                held[unit] = _traces(unit, binary)
+            except ServiceError as error:
+                raise StepError(Outcome.FAILED, f"{unit}: {error}") from None
     return held
 
 
@@ -63,30 +66,32 @@ def release(held: Mapping[str, Any], binary: Path) -> list[str]:
     """Start the updaters again, after undoing what stopping them caused; returns what was undone.
 
     Raises:
-        StepError: one could not be started; it stays on record.
+        StepError: one could not be started; all stay on record.
     """
     undone: list[str] = []
+    problems: list[str] = []
     for unit, before in held.items():
         try:
-            after = _traces(unit, binary)
-            for path, mark in after.items():
-                # an updater that was killed between its two renames has left the download as the only new binary
-                if before.get(path) != mark and binary.exists() and _remove(Path(path)):
-                    undone.append(path)
+            # an updater that was killed between its two renames has left the download as the only new binary
+            after = _traces(unit, binary) if binary.exists() else {}
+            undone += [path for path, mark in after.items() if before.get(path) != mark and _remove(Path(path))]
             SystemdControl(unit).start()
         except NoServiceError as error:
             logger.warning("updater cannot be started again", extra={"unit": unit, "problem": str(error)})
-        except (ServiceError, OSError) as error:
-            raise StepError(Outcome.STILL_HELD, f"{unit}: {error}") from None
+        except ServiceError as error:
+            problems.append(f"{unit}: {error}")
+    if problems:
+        raise StepError(Outcome.STILL_HELD, "; ".join(problems))
     return undone
 
 
 def _traces(unit: str, binary: Path) -> dict[str, list[int]]:
-    """Find the files by which an updater blocks itself, each with what tells whether it has changed."""
-    try:
-        command, directory = SystemdControl(unit).command()
-    except ServiceError as error:
-        raise StepError(Outcome.FAILED, f"{unit}: {error}") from None
+    """Find the files by which an updater blocks itself, each with what tells whether it has changed.
+
+    Raises:
+        ServiceError: systemd does not say what the updater runs.
+    """
+    command, directory = SystemdControl(unit).command()
     prefix = f"{binary.name}."
     beside = binary.parent.glob(f"{prefix}*")
     paths = [path for path in beside if _DOWNLOADED.fullmatch(path.name.removeprefix(prefix))]
@@ -104,13 +109,20 @@ def _traces(unit: str, binary: Path) -> dict[str, list[int]]:
 
 
 def _remove(path: Path) -> bool:
-    """Remove a left-over download, or a verdict that a signal brought about, not one about the version itself."""
-    with Directory(path.parent) as directory:
-        if path.name.startswith(_VERDICT):
-            with os.fdopen(directory.open(path.name), "rb") as file:
-                if not _SIGNALLED.search(file.read(64 << 10)):
-                    return False
-        return directory.remove(path.name)
+    """Remove a left-over download, or a verdict that a signal brought about, not one about the version itself.
+
+    What cannot be removed must not keep an updater from being started again.
+    """
+    try:
+        with Directory(path.parent) as directory:
+            if path.name.startswith(_VERDICT):
+                with os.fdopen(directory.open(path.name), "rb") as file:
+                    if not _SIGNALLED.search(file.read(64 << 10)):
+                        return False
+            return directory.remove(path.name)
+    except OSError as error:
+        logger.warning("updater's leftover not removed", extra={"file": str(path), "problem": error.strerror})
+        return False
 
 
 def _option(command: Sequence[str], name: str) -> str:

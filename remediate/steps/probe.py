@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from exporter.config import ConfigError
 from exporter.sources.binary import Completed, Execute, parse_version_output, run_directly
 from exporter.version import NodeVersion
 from remediate.journal import Outcome
@@ -22,6 +23,11 @@ from remediate.steps import StepError
 _BOOTED_WITH_SYSTEMD = Path("/run/systemd/system")
 _OUTPUT_LIMIT = 64 << 10
 _PROBE_SECONDS = 20.0
+_NEEDED = frozenset({"bin", "gnu", "lib", "lib32", "lib64", "libx32", "nix", "sbin", "usr", "dev", "proc", "sys"})
+"""What a program that is linked to its host's libraries needs of `/`."""
+_PROTECTED = frozenset({"home", "root", "tmp"})
+"""What other settings of the unit take away."""
+_LINKER_CACHE = "/etc/ld.so.cache"
 _FLAGS = ("version", "--tracing.enabled=false", "--metrics.addr=")
 
 
@@ -31,12 +37,19 @@ def executor(hidden: Sequence[Path], rules: Rules) -> Execute:
     Args:
         hidden: what must not be seen while one runs: the nodes' data and identities.
         rules: names the user.
+
+    Raises:
+        ConfigError: there is no such user.
     """
     if os.geteuid() != 0:
         return run_directly
     if _BOOTED_WITH_SYSTEMD.is_dir():
         return partial(_run_for_strangers, partial(_run_confined, hidden))
-    return partial(_run_for_strangers, partial(run_directly, user=pwd.getpwnam(rules.probe_user)))
+    try:
+        user = pwd.getpwnam(rules.probe_user)
+    except KeyError:
+        raise ConfigError(f"remediation.probe_user: there is no user {rules.probe_user!r} on this host") from None
+    return partial(_run_for_strangers, partial(run_directly, user=user))
 
 
 def probe(binary: int, target: NodeVersion, execute: Execute) -> None:
@@ -132,8 +145,20 @@ def _properties(
         ("RestrictNamespaces", ("t", 0)),
         ("NoNewPrivileges", ("b", True)),
         ("CapabilityBoundingSet", ("t", 0)),
+        ("TemporaryFileSystem", ("a(ss)", [(folder, "ro") for folder in _needless_folders()])),
+        ("BindReadOnlyPaths", ("a(ssbt)", [(_LINKER_CACHE, _LINKER_CACHE, True, 0)])),
         ("InaccessiblePaths", ("as", [f"-{path}" for path in hidden])),
         ("LimitFSIZE", ("t", _OUTPUT_LIMIT)),
         ("MemoryMax", ("t", 1 << 30)),
         ("TasksMax", ("t", 64)),
     ]
+
+
+def _needless_folders() -> list[str]:
+    """List what to empty for the program: a node's data may lie anywhere, and be open to everybody.
+
+    `TemporaryFileSystem=/` does not do it: with `ProtectSystem=strict` the host's root stays (seen with systemd 252).
+    """
+    with os.scandir("/") as entries:
+        folders = {entry.name for entry in entries if entry.is_dir(follow_symlinks=False)}
+    return [f"/{name}" for name in sorted(folders - _NEEDED - _PROTECTED)]

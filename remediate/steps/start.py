@@ -69,8 +69,8 @@ def _storage_missing(node: NodeConfig) -> str | None:
         return f"{node.name} was not started: its storage is not known, set `storage` or `config_dir`"
     try:
         _read(storage, _MARKER)
-    except OSError as error:
-        problem = os.strerror(error.errno) if error.errno else str(error)
+    except (OSError, ValueError) as error:
+        problem = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
         return f"{node.name} was not started: its storage may not be there, {storage / _MARKER}: {problem}"
     return None
 
@@ -81,7 +81,7 @@ def _configured_storage(node: NodeConfig) -> Path | None:
         return None
     try:
         content = yaml.safe_load(_read(node.config_dir, "config.yaml"))
-    except (OSError, yaml.YAMLError, UnicodeError):
+    except (OSError, yaml.YAMLError, ValueError, RecursionError):
         return None
     path = content.get("storage.path") if isinstance(content, dict) else None
     return Path(path) if isinstance(path, str) and path.startswith("/") else node.config_dir / "storage"
@@ -89,5 +89,5 @@ def _configured_storage(node: NodeConfig) -> Path | None:
 
 def _read(folder: Path, name: str) -> bytes:
     """Read a file that the node's user may have replaced by anything: a fifo, a link, an endless one."""
-    with Directory(folder.resolve()) as directory, os.fdopen(directory.open(name), "rb") as file:
+    with Directory(Path(os.path.realpath(folder))) as directory, os.fdopen(directory.open(name), "rb") as file:
         return file.read(_SIZE_LIMIT)

@@ -1,9 +1,11 @@
 """Putting the new binary in the old one's place: the folder looked at, the swap itself, and what it leaves behind."""
 
 import errno
+import fcntl
 import logging
 import os
 import stat
+import struct
 
 from exporter.sources.binary import Execute
 from exporter.version import NodeVersion
@@ -14,6 +16,10 @@ from remediate.steps.probe import probe
 
 logger = logging.getLogger(__name__)
 
+_GET_FLAGS = 0x80006601 | struct.calcsize("l") << 16
+"""FS_IOC_GETFLAGS, of linux/fs.h."""
+_PROTECTED = 0x10 | 0x20
+"""FS_IMMUTABLE_FL and FS_APPEND_FL."""
 _ROOM = 2
 """Times the old binary: the new one, and a copy of the old one where hard links are refused."""
 
@@ -24,7 +30,7 @@ def inode(directory: Directory, name: str) -> Inode | None:
     return None if status is None else Inode(status.st_dev, status.st_ino)
 
 
-def check(directory: Directory, name: str, staged: str) -> None:
+def check(directory: Directory, name: str, staged: str, backup: str) -> None:
     """Look whether the folder can take a new binary, before anything is fetched.
 
     Raises:
@@ -34,6 +40,11 @@ def check(directory: Directory, name: str, staged: str) -> None:
     status = directory.stat(name)
     if status is None or not stat.S_ISREG(status.st_mode):
         raise StepError(Outcome.ABANDONED, f"{where / name}: no regular file any more")
+    if _protected(directory, name):
+        raise StepError(Outcome.FAILED, f"{where / name}: may not be replaced, it is immutable or append-only (chattr)")
+    for leftover in (staged, backup):
+        if (found := directory.stat(leftover)) is not None and stat.S_ISDIR(found.st_mode):
+            raise StepError(Outcome.FAILED, f"{where / leftover}: is a directory, and has to go first")
     system = os.fstatvfs(directory.fd)
     if system.f_flag & os.ST_NOEXEC:
         raise StepError(Outcome.FAILED, f"{where}: its file system is mounted noexec, nothing there can be run")
@@ -93,8 +104,11 @@ def read_back(directory: Directory, name: str, target: NodeVersion, execute: Exe
     Raises:
         StepError: the binary in place does not say that it is the target.
     """
-    directory.sync()
-    fd = directory.open(name)
+    try:
+        directory.sync()
+        fd = directory.open(name)
+    except OSError as error:
+        raise StepError(Outcome.UNREADABLE, f"{directory.path / name}: in place, but {error.strerror}") from None
     try:
         probe(fd, target, execute)
     except StepError as error:
@@ -104,11 +118,29 @@ def read_back(directory: Directory, name: str, target: NodeVersion, execute: Exe
 
 
 def prune(directory: Directory, prefix: str, keep: str) -> list[str]:
-    """Remove backups but one."""
-    old = [name for name in os.listdir(directory.fd) if name.startswith(prefix) and name != keep]
-    for name in old:
-        directory.remove(name)
-    return old
+    """Remove backups but one; what cannot be removed does no harm, and stays."""
+    removed = []
+    for name in os.listdir(directory.fd):
+        if name.startswith(prefix) and name != keep:
+            try:
+                directory.remove(name)
+            except OSError as error:
+                logger.warning("not removed", extra={"file": str(directory.path / name), "problem": error.strerror})
+            else:
+                removed.append(name)
+    return removed
+
+
+def _protected(directory: Directory, name: str) -> bool:
+    """Whether even root may not put another file in this one's place; not every file system can tell."""
+    fd = directory.open(name)
+    try:
+        (flags,) = struct.unpack("l", fcntl.ioctl(fd, _GET_FLAGS, bytes(struct.calcsize("l"))))
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+    return bool(flags & _PROTECTED)
 
 
 def _inode_of(fd: int) -> Inode:

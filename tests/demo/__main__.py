@@ -6,7 +6,9 @@ import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
-from tests.demo.story import OLD, DemoError, Teller, tell
+from tests.demo import story, systemd
+from tests.demo.process import ProcessStage
+from tests.demo.story import OLD, DemoError, Teller
 from tests.labs import Unavailable
 from tests.simulators.build import BuildError
 from tests.simulators.version_server import VersionServer
@@ -23,15 +25,10 @@ def main() -> int:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="storagenode-keeper-demo-")))
             say(f"one node, its network and its keeper, in {folder}, on this machine's loopback only")
             if manager == "systemd":
-                from tests.demo.systemd import systemd_stage
-
-                stage, versions = systemd_stage(folder, stack)
+                systemd.tell(say, folder, stack)
             else:
-                from tests.demo.process import ProcessStage
-
                 versions = stack.enter_context(VersionServer(minimum=OLD, suggested=OLD))
-                stage = ProcessStage(folder, stack, versions)
-            tell(say, stage, versions)
+                story.tell(say, ProcessStage(folder, stack, versions), versions)
     except (DemoError, TimeoutError, Unavailable, BuildError) as error:
         say(f"it did not work: {error}")
         return 1

@@ -20,7 +20,7 @@ NODE = "alpha"
 OLD, NEW = "1.102.3", "1.104.5"
 _PAD_BYTES = 30 << 20
 """As much as makes the archive about the size of a real one."""
-_PATIENCE_SECONDS = 60.0
+PATIENCE_SECONDS = 60.0
 
 
 class DemoError(Exception):
@@ -123,21 +123,21 @@ def _by_alert(say: Teller, stage: Stage, stack: ExitStack) -> None:
         )
     )
     say("Prometheus and Alertmanager are started, with the shipped rules and route (their waiting times cut short)")
-    prometheus.wait_alert("StorageNodeDeadlocked", NODE, timeout=_PATIENCE_SECONDS)
+    prometheus.wait_alert("StorageNodeDeadlocked", NODE, timeout=PATIENCE_SECONDS)
     say("alert fired: StorageNodeDeadlocked", mark="alert")
     for event in _events(stage.events):
-        if text := _worth_telling(event):
+        if text := worth_telling(event):
             say(text)
         if event.get("message") == "run ended":
             if event["outcome"] != "updated":
                 raise DemoError(f"the run ended {event['outcome']}: {event['detail']}")
             break
-    prometheus.wait_alert("StorageNodeDeadlocked", NODE, state="inactive", timeout=_PATIENCE_SECONDS)
+    prometheus.wait_alert("StorageNodeDeadlocked", NODE, state="inactive", timeout=PATIENCE_SECONDS)
     say("alert resolved", mark="ok")
 
 
 def _events(lines: "Queue[str]") -> Iterator[dict[str, Any]]:
-    deadline = time.monotonic() + _PATIENCE_SECONDS
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
         try:
             line = lines.get(timeout=max(deadline - time.monotonic(), 0))
@@ -159,7 +159,8 @@ _STEPS: Mapping[str, Callable[[dict[str, Any]], str]] = {
 }
 
 
-def _worth_telling(event: dict[str, Any]) -> str | None:
+def worth_telling(event: dict[str, Any]) -> str | None:
+    """Put a line that webhook or worker has logged into words; None for what only matters to them."""
     match event.get("message"):
         case "request stored":
             return f"webhook received: a request for {event['node']} is in the spool"

@@ -1,5 +1,6 @@
 import json
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -53,7 +54,13 @@ class Loop:
         self, at: float, *, restarts: int, started: float = 0, pid: int = 100, waiting: bool = False
     ) -> ServiceStatus:
         """Judge the unit as it is at a time, and remember that, as the reader does."""
-        unit = replace(self.unit, n_restarts=restarts, exec_main_start_usec=int((1000 + started) * 1e6), main_pid=pid)
+        unit = replace(
+            self.unit,
+            n_restarts=restarts,
+            exec_main_start_usec=int((1000 + started) * 1e6),
+            state_change_usec=int((1_790_000_000 + at) * 1e6),
+            main_pid=pid,
+        )
         if waiting:
             unit = replace(
                 unit,
@@ -122,6 +129,32 @@ def test_a_start_by_hand_begins_a_new_count() -> None:
     assert started.exit_code is None
 
 
+def test_a_start_by_hand_is_known_by_a_count_that_has_not_grown() -> None:
+    # systemd keeps counting when a unit was stopped while it waited to be started again.
+    loop = Loop()
+    loop.look(0, restarts=4, waiting=True)
+    loop.look(5, restarts=6, waiting=True)
+    assert loop.look(10, restarts=6, started=9).state is ServiceState.RUNNING
+    assert loop.look(12, restarts=6, started=9).state is ServiceState.RUNNING
+    # What began so may loop again, and only that counts.
+    assert loop.look(20, restarts=6, waiting=True).state is ServiceState.CRASH_LOOPING
+    assert loop.look(22, restarts=7, started=21, pid=101).state is ServiceState.CRASH_LOOPING
+    assert loop.look(90, restarts=7, started=21, pid=101).state is ServiceState.RUNNING
+
+
+def test_a_loop_after_a_start_by_hand_is_another_loop() -> None:
+    loop = Loop()
+    loop.look(0, restarts=0)
+    first = loop.look(10, restarts=5, waiting=True)
+    second = loop.look(60, restarts=0, waiting=True)
+    assert (first.since, second.since) == (1_790_000_010, 1_790_000_060)
+    # Nor do the restarts before the start by hand count for what came after it.
+    loop = Loop()
+    loop.look(0, restarts=0)
+    loop.look(10, restarts=5, waiting=True)
+    assert loop.look(300, restarts=2, started=200).state is ServiceState.RUNNING
+
+
 def test_a_loop_is_stopping_when_somebody_stops_it() -> None:
     loop = Loop()
     loop.look(0, restarts=0)
@@ -162,14 +195,26 @@ def test_without_a_bus_a_unit_is_unknown(monkeypatch: pytest.MonkeyPatch, addres
     assert "bus" in status.detail
 
 
-def test_a_bus_that_hangs_costs_the_timeout(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.parametrize("greeting", [b"", b"OK 0123456789abcdef0123456789abcdef\r\n"], ids=["mute", "greets"])
+def test_a_bus_that_hangs_costs_the_timeout(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, greeting: bytes) -> None:
     SYSTEM_BUS.close()
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(tmp_path / "bus"))
         listening.listen()
+
+        def greet() -> None:
+            connection, _ = listening.accept()
+            with connection:
+                connection.sendall(greeting)
+                while connection.recv(4096):
+                    pass
+
+        bus = threading.Thread(target=greet)
+        bus.start()
         monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", f"unix:path={tmp_path}/bus")
         began = time.monotonic()
         status = SystemdReader("storagenode.service").read(0.3)
+        bus.join()
     assert status.state is ServiceState.UNKNOWN
     assert 0.25 < time.monotonic() - began < 1
 

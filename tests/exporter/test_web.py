@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -154,20 +155,24 @@ def test_what_needs_no_token_and_what_it_hides(guarded: str) -> None:
     assert requests.get(f"{guarded}/nowhere", headers=AUTHORIZED, timeout=5).status_code == 404
 
 
-def test_two_authorizations_are_none(guarded: str) -> None:
+@pytest.mark.parametrize("tokens", [("wrong-wrong-wrong", TOKEN), (TOKEN, "wrong-wrong-wrong")])
+def test_two_authorizations_are_none(guarded: str, tokens: tuple[str, str]) -> None:
+    headers = "".join(f"Authorization: Bearer {token}\r\n" for token in tokens)
     with connect(guarded) as client:
-        client.sendall(
-            b"GET /metrics HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer wrong-wrong-wrong\r\n"
-            + f"Authorization: Bearer {TOKEN}\r\n\r\n".encode()
-        )
+        client.sendall(f"GET /metrics HTTP/1.1\r\nHost: x\r\n{headers}\r\n".encode())
         assert client.recv(4096).startswith(b"HTTP/1.1 401 ")
 
 
 def test_a_refusal_reaches_a_client_that_is_still_sending(guarded: str) -> None:
-    for _ in range(3):
-        answer = requests.post(f"{guarded}/metrics", data=bytes(32 << 20), timeout=10)
-        assert answer.status_code == 401
-        assert answer.headers["Connection"] == "close"
+    with connect(guarded) as client:
+        client.sendall(b"POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 3000000\r\n\r\n")
+        for _ in range(3):
+            time.sleep(0.1)  # by now it has answered; had it closed, this would be reset
+            client.sendall(bytes(1_000_000))
+        assert receive_until(client, b"needed\n").startswith(b"HTTP/1.1 401 ")
+    answer = requests.post(f"{guarded}/metrics", data=bytes(32 << 20), timeout=10)
+    assert answer.status_code == 401
+    assert answer.headers["Connection"] == "close"
 
 
 def test_a_refused_client_that_never_ends_is_let_go(guarded: str) -> None:
@@ -256,9 +261,9 @@ def test_a_token_everybody_may_read_is_warned_of(
         ("127.0.0.1:65536", "found '127.0.0.1:65536', expected host:port"),
         ("127.0.0.1:-1", "found '127.0.0.1:-1', expected host:port"),
         (f"{'x' * 70}.invalid:1", "listen address xxx"),
-        ("0.0.0.0:0", "listen address 0.0.0.0:0: found no token, expected web.token_file"),
-        ("[::]:0", "listen address [::]:0: found no token, expected web.token_file"),
-        ("192.0.2.1:0", "listen address 192.0.2.1:0: found no token, expected web.token_file"),
+        ("0.0.0.0:0", "listen address 0.0.0.0:0: found no token, expected a `token_file`"),
+        ("[::]:0", "listen address [::]:0: found no token, expected a `token_file`"),
+        ("192.0.2.1:0", "listen address 192.0.2.1:0: found no token, expected a `token_file`"),
     ],
 )
 def test_addresses_that_are_refused(listen: str, problem: str) -> None:

@@ -172,6 +172,7 @@ class Container:
         if source.is_dir():
             shutil.copytree(source, target, dirs_exist_ok=True, symlinks=True)
         else:
+            target.unlink(missing_ok=True)  # a program that runs cannot be written to
             shutil.copy(source, target)
 
     def systemctl(self, *args: str, check: bool = True) -> str:

@@ -1,0 +1,126 @@
+import subprocess
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+
+from remediate import published
+from remediate.metrics import RemediationCollector
+from remediate.published import DecisionCount, NodePublished, Published, RunCount
+from remediate.spool import Spool
+from remediate.webhook import Webhook
+from tests.labs import install
+
+EMPTY = """\
+# HELP storagenode_remediation_runs_total Runs that ended, by what asked for them and how.
+# TYPE storagenode_remediation_runs_total counter
+# HELP storagenode_remediation_decisions_total What was decided for a node, and why.
+# TYPE storagenode_remediation_decisions_total counter
+# HELP storagenode_remediation_updater_held Whether the official updater is held stopped for a run (0 or 1).
+# TYPE storagenode_remediation_updater_held gauge
+storagenode_remediation_updater_held{node="n1"} 0.0
+storagenode_remediation_updater_held{node="n2"} 0.0
+# HELP storagenode_remediation_in_progress Whether a run is under way, or was interrupted and waits to be recovered \
+(0 or 1).
+# TYPE storagenode_remediation_in_progress gauge
+storagenode_remediation_in_progress{node="n1"} 0.0
+storagenode_remediation_in_progress{node="n2"} 0.0
+# HELP storagenode_remediation_last_success_timestamp_seconds When a run last ended with the node updated.
+# TYPE storagenode_remediation_last_success_timestamp_seconds gauge
+# HELP storagenode_remediation_last_failure_timestamp_seconds When a run last failed, or ended needing a person.
+# TYPE storagenode_remediation_last_failure_timestamp_seconds gauge
+# HELP storagenode_remediation_last_run_duration_seconds How long the last run took.
+# TYPE storagenode_remediation_last_run_duration_seconds gauge
+"""
+PENDING = """\
+# HELP storagenode_remediation_pending Whether a request waits in the spool for the worker (0 or 1).
+# TYPE storagenode_remediation_pending gauge
+storagenode_remediation_pending{node="n1"} 0.0
+storagenode_remediation_pending{node="n2"} 0.0
+"""
+FULL = """\
+# HELP storagenode_remediation_runs_total Runs that ended, by what asked for them and how.
+# TYPE storagenode_remediation_runs_total counter
+storagenode_remediation_runs_total{node="n1",outcome="done",trigger="alert"} 2.0
+# HELP storagenode_remediation_decisions_total What was decided for a node, and why.
+# TYPE storagenode_remediation_decisions_total counter
+storagenode_remediation_decisions_total{decision="proceed",node="n1",reason="below_minimum"} 3.0
+# HELP storagenode_remediation_updater_held Whether the official updater is held stopped for a run (0 or 1).
+# TYPE storagenode_remediation_updater_held gauge
+storagenode_remediation_updater_held{node="n1"} 1.0
+storagenode_remediation_updater_held{node="n2"} 0.0
+# HELP storagenode_remediation_in_progress Whether a run is under way, or was interrupted and waits to be recovered \
+(0 or 1).
+# TYPE storagenode_remediation_in_progress gauge
+storagenode_remediation_in_progress{node="n1"} 0.0
+storagenode_remediation_in_progress{node="n2"} 1.0
+# HELP storagenode_remediation_last_success_timestamp_seconds When a run last ended with the node updated.
+# TYPE storagenode_remediation_last_success_timestamp_seconds gauge
+storagenode_remediation_last_success_timestamp_seconds{node="n1"} 1.79e+09
+# HELP storagenode_remediation_last_failure_timestamp_seconds When a run last failed, or ended needing a person.
+# TYPE storagenode_remediation_last_failure_timestamp_seconds gauge
+storagenode_remediation_last_failure_timestamp_seconds{node="n1"} 1.78e+09
+# HELP storagenode_remediation_last_run_duration_seconds How long the last run took.
+# TYPE storagenode_remediation_last_run_duration_seconds gauge
+storagenode_remediation_last_run_duration_seconds{node="n1"} 2.5
+# HELP storagenode_remediation_pending Whether a request waits in the spool for the worker (0 or 1).
+# TYPE storagenode_remediation_pending gauge
+storagenode_remediation_pending{node="n1"} 0.0
+storagenode_remediation_pending{node="n2"} 1.0
+# HELP storagenode_remediation_worker_last_seen_timestamp_seconds When the worker last published its status file.
+# TYPE storagenode_remediation_worker_last_seen_timestamp_seconds gauge
+storagenode_remediation_worker_last_seen_timestamp_seconds 1.79e+09
+"""
+PUBLISHED = Published(
+    worker_last_seen=1_790_000_000,
+    runs=(RunCount(node="n1", trigger="alert", outcome="done", count=2),),
+    decisions=(DecisionCount(node="n1", decision="proceed", reason="below_minimum", count=3),),
+    nodes=(
+        NodePublished(
+            node="n1",
+            updater_held=True,
+            last_success=1_790_000_000,
+            last_failure=1_780_000_000,
+            last_run_duration=2.5,
+        ),
+        NodePublished(node="n2", in_progress=True),
+    ),
+)
+
+
+def exposition(folder: Path, *others: Webhook) -> str:
+    registry = CollectorRegistry()
+    registry.register(RemediationCollector(Spool(folder / "spool"), ["n1", "n2"], folder / "status.json"))
+    for webhook in others:
+        registry.register(webhook.requests)
+        registry.register(webhook.alerts)
+    return generate_latest(registry).decode()
+
+
+def test_before_anything_has_happened(tmp_path: Path) -> None:
+    (tmp_path / "spool").mkdir()
+    assert exposition(tmp_path) == EMPTY + PENDING
+
+
+def test_everything(tmp_path: Path) -> None:
+    (tmp_path / "spool").mkdir()
+    Spool(tmp_path / "spool").put("n2")
+    (tmp_path / "spool" / "stranger").touch()
+    published.write(tmp_path / "status.json", PUBLISHED)
+    assert exposition(tmp_path) == FULL
+
+
+def test_a_spool_that_cannot_be_read_is_not_an_empty_one(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert exposition(tmp_path) == EMPTY
+    assert [record.message for record in caplog.records] == ["spool cannot be read"]
+
+
+@pytest.mark.prometheus
+def test_promtool_has_nothing_to_say(tmp_path: Path) -> None:
+    install({"promtool": "prometheus"})
+    (tmp_path / "spool").mkdir()
+    published.write(tmp_path / "status.json", PUBLISHED)
+    text = exposition(tmp_path, Webhook(Spool(tmp_path / "spool"), ["n1", "n2"]))
+    assert "storagenode_webhook_requests_total" in text
+    said = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, text=True, check=False)
+    assert (said.returncode, said.stdout, said.stderr) == (0, "", "")
