@@ -2,15 +2,15 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from exporter import __version__
-from exporter.cli import EXIT_USAGE, common_options
+from exporter.cli import EXIT_USAGE, Command, common_options
 from exporter.log import Format, Level, setup
 
 if TYPE_CHECKING:
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 _EXIT_FAILED = 1
 _EXIT_REFUSED = 3
-
-Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def _target(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
@@ -208,7 +206,7 @@ def serve(listen: str, also_work: bool, config_file: Path, log_level: Level, log
 def work(as_json: bool, config_file: Path, log_level: Level, log_format: Format) -> None:
     """Work off the requests in the spool, then end; systemd starts this when there are any.
 
-    Exit code 1 if requests are left, so that systemd starts it again in a while.
+    Exit code 1 if something is left that is no request, so that systemd starts it again in a while, not at once.
 
     Example: storagenode-remediate work
     """
@@ -217,14 +215,13 @@ def work(as_json: bool, config_file: Path, log_level: Level, log_format: Format)
     from remediate.worker import work as work_off
 
     with _assembled(config_file) as (config, assembly), _unless_busy():
-        rules = assembly.rules
-        spool = Spool(rules.spool)
+        spool = Spool(assembly.rules.spool)
         names = [node.name for node in config.nodes]
         try:
             reports = work_off(spool, names, assembly.remediation, assembly.publisher.publish)
-            left = spool.pending()
+            left = set(spool.pending()) - set(names)  # for a request that has just come, systemd starts us at once
         except OSError as error:
-            _fail(f"remediation.spool: {rules.spool} cannot be used: {error}", _EXIT_FAILED)
+            _fail(f"remediation.spool: {spool.directory} cannot be used: {error}", _EXIT_FAILED)
     if as_json:
         click.echo(json.dumps([report.as_json() for report in reports], indent=2))
     sys.exit(_EXIT_FAILED if left else 0)
@@ -264,8 +261,7 @@ def _request(config: "Config", config_file: Path, node: str, asked: dict[str, An
         raise ConfigError(f"{config_file}: nodes: there is no {node!r}, expected one of: {known}")
     if (asked["artifact"] is None) != (asked["sha256"] is None):
         raise click.UsageError("--artifact and --sha256 go together")
-    start = Start(asked["start"]) if asked["start"] else None
-    return Request(node=node, trigger=Trigger.PERSON, **{**asked, "start": start})
+    return Request(node=node, trigger=Trigger.PERSON, **asked | {"start": asked["start"] and Start(asked["start"])})
 
 
 def _ask(assembly: "Assembly", request: "Request") -> None:

@@ -31,7 +31,7 @@ class Directory:
     def in_place(self) -> bool:
         """Whether its path still names this directory."""
         try:
-            return os.path.samestat(os.stat(self.path, follow_symlinks=False), os.fstat(self.fd))
+            return os.path.samestat(self.path.lstat(), os.fstat(self.fd))
         except OSError:
             return False
 

@@ -6,8 +6,9 @@ import signal
 import subprocess
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
+from typing import TextIO
 
 from exporter.config import NodeConfig, ProcessService
 from exporter.services import process
@@ -31,10 +32,14 @@ class ProcessControl:
             raise NoServiceError("no start command is configured for this node (service.process.start)")
         if self._reader.read(_LOOK_SECONDS).state is ServiceState.RUNNING:
             return
+        path = self._service.pid_file
         try:
-            started = _spawn(self._service.start, self._service.user)
-            if self._service.pid_file is not None:
-                _write_pid(self._service.pid_file, started)
+            # Opened first: a process must not run whose number cannot be written down.
+            with _opened(path) if path is not None else nullcontext() as pid_file:
+                started = _spawn(self._service.start, self._service.user)
+                if pid_file is not None:
+                    pid_file.write(f"{started}\n")
+                    pid_file.truncate()
         except (OSError, KeyError) as error:
             raise ServiceError(f"{self._service.start[0]} could not be started: {error}") from None
 
@@ -71,10 +76,9 @@ def _spawn(command: Sequence[str], user: str | None) -> int:
     return started.pid
 
 
-def _write_pid(path: Path, pid: int) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
-    with os.fdopen(fd, "w") as file:
-        file.write(f"{pid}\n")
+def _opened(path: Path) -> TextIO:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
+    return os.fdopen(fd, "w")
 
 
 def control(node: NodeConfig) -> ProcessControl:

@@ -124,7 +124,8 @@ def _answer(url: str) -> Iterator[requests.Response]:
                     timeout=(_STALL_SECONDS, _STALL_SECONDS),
                     headers={"Accept-Encoding": "identity"},
                 )
-            except requests.RequestException as error:
+            except (requests.RequestException, ValueError) as error:
+                # ValueError: requests parses a redirect's address even when it is told not to follow it
                 raise _later(f"{url}: {error}") from None
             with response:
                 if not response.is_redirect:
@@ -132,8 +133,12 @@ def _answer(url: str) -> Iterator[requests.Response]:
                         raise _later(f"{url}: answered {response.status_code}, expected 200")
                     yield response
                     return
-                url = urljoin(url, response.headers["Location"])
-            place = urlsplit(url)
+                location = response.headers["Location"]
+            try:
+                url = urljoin(url, location)
+                place = urlsplit(url)
+            except ValueError:
+                raise _later(f"{url}: redirected to {location[:200]!r}, which is no address") from None
             ours = (place.scheme, place.netloc) == (origin.scheme, origin.netloc)
             if not ours and not (place.scheme == "https" and place.hostname in ASSET_HOSTS):
                 raise _later(f"redirected to {url[:200]!r}, which is neither {origin.netloc} nor GitHub's asset host")

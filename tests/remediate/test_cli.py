@@ -266,6 +266,19 @@ def test_work_takes_what_is_in_the_spool(stage: Stage) -> None:
     stage.assert_updated()
 
 
+@pytest.mark.parametrize(("name", "code"), [("alpha", 0), ("stranger", 1)])
+def test_work_that_ends_as_something_comes(stage: Stage, monkeypatch: pytest.MonkeyPatch, name: str, code: int) -> None:
+    """A request that comes just then must not wait for RestartSec; what is no request must not start us at once."""
+
+    def too_late(*_: object) -> list[object]:
+        (stage.spool / name).touch()
+        return []
+
+    monkeypatch.setattr("remediate.worker.work", too_late)
+    assert stage.cli("work").exit_code == code
+    assert os.listdir(stage.spool) == [name]
+
+
 def test_work_without_a_spool(stage: Stage) -> None:
     stage.spool.rmdir()
     result = stage.cli("work")

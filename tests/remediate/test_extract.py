@@ -87,13 +87,20 @@ def test_what_upstream_does_not_publish_is_the_versions_fault(tmp_path: Path, co
     assert outcome(content, tmp_path) is Outcome.BAD_VERSION
 
 
+def test_an_entry_that_is_shorter_than_it_announces(tmp_path: Path) -> None:
+    content = bytearray(GOOD)
+    for at in (22, GOOD.rindex(b"PK\x01\x02") + 24):
+        struct.pack_into("<I", content, at, len(ELF) + 1)
+    assert outcome(bytes(content), tmp_path) is Outcome.BAD_VERSION
+
+
 def test_a_stored_entry_is_as_good(tmp_path: Path) -> None:
     assert outcome(archive(method=zipfile.ZIP_STORED), tmp_path) is None
 
 
 @given(st.lists(st.tuples(st.integers(0, len(GOOD) - 1), st.integers(0, 255)), min_size=1, max_size=8))
 @example([(GOOD.rindex(b"PK\x01\x02") + 9, 8)])  # a name that says it is UTF-8
-@settings(max_examples=600, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_damage_does_more_than_fail(tmp_path: Path, changes: list[tuple[int, int]]) -> None:
     content = bytearray(GOOD)
     for at, value in changes:
@@ -105,7 +112,7 @@ HEAD = GOOD.rindex(b"PK\x01\x02")
 
 
 @given(st.integers(HEAD, len(GOOD) - 1), st.binary(min_size=1, max_size=8))
-@settings(max_examples=600, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_damage_to_the_directory_does_more_than_fail(tmp_path: Path, at: int, new: bytes) -> None:
     content = bytearray(GOOD)
     content[at : at + len(new)] = new

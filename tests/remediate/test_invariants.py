@@ -4,24 +4,20 @@ The binary is hashed after each kill, the run recovered (the recovery killed as 
 """
 
 import os
-import re
 import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from exporter.version import NodeVersion
 from remediate.decision import Reason, Trigger
-from remediate.journal import Event, Outcome, facts
+from remediate.journal import Outcome, facts
 from remediate.rules import Start
-from tests.remediate.conftest import NEW, OLD, TARGET, Stage
+from tests.remediate.conftest import NEW, OLD, Stage
 from tests.remediate.test_plan import ORDER
 from tests.simulators import build
 from tests.simulators.node import Node
@@ -53,7 +49,7 @@ MOMENTS = 2 * (2 * len(ORDER) + 1)
 """Before and after each of the two journal lines of each step, and of the end."""
 
 
-def program(stage: Stage, *arguments: str, kill_at: int = 0, strace: tuple[str, ...] = ()) -> int:
+def program(stage: Stage, *arguments: str, kill_at: int = 0, strace: Sequence[str] = ()) -> int:
     """Run the real program; -9 when it was killed."""
     command = [
         *strace,
@@ -92,12 +88,6 @@ def assert_ended(stage: Stage) -> None:
         assert run.outcome is Outcome.UNDONE
 
 
-@pytest.fixture
-def again(stage: Stage) -> Iterator[None]:
-    yield
-    stage.end()
-
-
 def reset(stage: Stage) -> None:
     stage.end()
     for name in stage.entries():
@@ -133,22 +123,10 @@ def test_i1_i3_killed_at_a_system_call(stage: Stage, call: str, counts: tuple[in
     """Only calls on the binary's folder count, so that a kill is where a power cut would hurt."""
     for count in counts:
         reset(stage)
-        inject = f"inject={call}:signal=KILL:when={count}"
-        strace = (
-            "strace",
-            "-qq",
-            "-f",
-            "-o",
-            "/dev/null",
-            "-P",
-            str(stage.folder),
-            "-e",
-            f"trace={call}",
-            "-e",
-            inject,
-        )
-        paths = [str(stage.folder / name) for name in ("storagenode", ".storagenode.keeper-new")]
-        strace += tuple(part for path in paths for part in ("-P", path))
+        paths = [stage.folder, stage.binary, stage.folder / ".storagenode.keeper-new"]
+        strace = ["strace", "-qq", "-f", "-o", "/dev/null", "-e", f"trace={call}"]
+        strace += ["-e", f"inject={call}:signal=KILL:when={count}"]
+        strace += [part for path in paths for part in ("-P", str(path))]
         code = program(stage, "run", "--yes", "alpha", strace=strace)
         first = whole(stage)
         assert code in (-signal.SIGKILL, 128 + signal.SIGKILL, 0), code

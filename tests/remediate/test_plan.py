@@ -40,7 +40,7 @@ RUN = Run(
     starts=STARTS,
     started=0.0,
 )
-HELD = {"updater.service": {}}
+HELD: dict[str, dict[str, list[int]]] = {"updater.service": {}}
 STAGED = {"staged": {"device": NEW.device, "inode": NEW.inode}}
 DATA: dict[tuple[str, Event], dict[str, Any]] = {
     ("hold", Event.INTENT): {"held": HELD},
@@ -73,7 +73,7 @@ JOURNAL = tuple(entry(step, event) for step in ORDER for event in (Event.INTENT,
 
 def make(states: dict[str, ServiceState], request: Request | None = None, **rules: Any) -> tuple[Step, ...]:
     statuses = {name: status(state, node=name) for name, state in states.items()}
-    starts = {name: STARTS["alpha"] for name in states}
+    starts = dict.fromkeys(states, STARTS["alpha"])
     decision = Proceed(target=TARGET, reason=Reason.BELOW_MINIMUM, starts=starts)
     asked = request or Request(node="alpha", trigger=Trigger.ALERT)
     return plan(decision, asked, SUBJECT, statuses, "storagenode_linux_arm.zip", Rules(**rules))
@@ -139,7 +139,7 @@ def named(steps: tuple[Step, ...]) -> list[str]:
     return [step.name for step in steps]
 
 
-@pytest.mark.parametrize("journal", prefixes(), ids=lambda journal: f"{len(journal)}")
+@pytest.mark.parametrize("journal", list(prefixes()), ids=lambda journal: f"{len(journal)}")
 def test_recovery_from_every_cut_with_every_set_of_files(journal: tuple[Entry, ...]) -> None:
     run = replace(RUN, journal=journal)
     known = facts(journal)
@@ -173,7 +173,7 @@ def test_recovery_from_every_cut_with_every_set_of_files(journal: tuple[Entry, .
             assert started == ["alpha"]
 
 
-@pytest.mark.parametrize("journal", prefixes(), ids=lambda journal: f"{len(journal)}")
+@pytest.mark.parametrize("journal", list(prefixes()), ids=lambda journal: f"{len(journal)}")
 def test_recovery_is_idempotent_and_may_itself_be_cut(journal: tuple[Entry, ...]) -> None:
     for found in FOUND:
         first, outcome = recovery(replace(RUN, journal=journal), found)

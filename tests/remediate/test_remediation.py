@@ -6,11 +6,13 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from exporter.version import NodeVersion
 from remediate.decision import Proceed, Reason, Refuse, Request, Trigger
+from remediate.files import dress
 from remediate.journal import Event, Outcome, Run, facts
 from remediate.rules import Start
 from remediate.steps import probe as probing
@@ -181,7 +183,7 @@ def test_a_binary_that_only_its_owner_may_run_is_updated_too(stage: Stage, mode:
     assert stage.binary.stat().st_mode & 0o7777 == mode
 
 
-def local(stage: Stage, tmp_path: Path) -> dict[str, str]:
+def local(stage: Stage, tmp_path: Path) -> dict[str, Any]:
     path = tmp_path / "given.zip"
     return {"artifact": str(shutil.copy(stage.archive, path)), "sha256": build.sha256(path)}
 
@@ -261,6 +263,23 @@ def test_what_was_stopped_for_an_update_that_failed_is_started_again(
     assert stage.running()
 
 
+def test_a_node_that_somebody_starts_meanwhile_is_left_alone(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage.versions.set(minimum="1.0.0")
+    started: list[Node] = []
+
+    def start_it(fd: int, *, like: int) -> None:
+        dress(fd, like=like)
+        started.append(Node(stage.binary, stage.root / "alpha"))
+        started[0].api(stage.nodes[0]["api"])
+
+    monkeypatch.setattr("remediate.steps.swap.dress", start_it)
+    run = stage.ran(to=NEW)
+    with started[0] as node:
+        assert_failed(stage, run, Outcome.ABANDONED, "alpha is running")
+        assert run.exit_code == 3
+        assert node.process.poll() is None
+
+
 def test_nodes_that_share_a_binary_are_one_update(stage: Stage) -> None:
     stage.add("beta")
     stage.add("gamma")
@@ -307,7 +326,7 @@ def test_a_node_without_its_storage_is_not_started(stage: Stage) -> None:
 
 HOSTILE_CONFIGS = [
     b'storage.path: "/x\\0y"\n',
-    b"[" * 100_000,
+    b"[" * 10_000,
     b"when: 2024-13-45\nstorage.path: /tmp\n",
     b"\xff\xfe\x00",
     b"- a list\n",

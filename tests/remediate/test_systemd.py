@@ -346,7 +346,8 @@ def test_a_trap_in_place_of_the_verdict_does_not_keep_the_updater_held(host: Con
 
 def test_one_that_cannot_be_started_keeps_no_other_from_it(host: Container) -> None:
     first, second = updater(host, "kt-updater"), updater(host, "kt-updater2")
-    replace = "open('/etc/systemd/system/kt-updater.service', 'w').write('[Service]\\nType=oneshot\\nExecStart=/bin/false\\n')\n"
+    unit = "[Service]\\nType=oneshot\\nExecStart=/bin/false\\n"
+    replace = f"open('/etc/systemd/system/kt-updater.service', 'w').write('{unit}')\n"
     replace += "os.system('systemctl daemon-reload')"
     code = HOLD.format(units=f"{first!r}, {second!r}", meanwhile=replace)
     code = code.replace("undone = hold.release(held, binary)", "undone = outcome(lambda: hold.release(held, binary))")
