@@ -19,13 +19,14 @@ demo: .venv/.ready ## one node dies of old age and is brought back, before your 
 	@$(BIN)/python -m tests.demo --manager $(MANAGER)
 
 test: .venv/.ready ## all tests; what needs a lab that cannot be had is skipped, with the reason
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses auto -m "not ($(LABS))"
+	$(BIN)/pytest -m "$(LABS)"
 
-test-fast: .venv/.ready ## the tests that need no lab
-	$(BIN)/pytest -q -m "not ($(LABS))"
+test-fast: .venv/.ready ## the tests that need no lab and do not take their time
+	$(BIN)/pytest -q --numprocesses auto -m "not (slow or $(LABS))"
 
 test-all: .venv/.ready ## all tests, those whole that `test` samples
-	EXHAUSTIVE=1 $(BIN)/pytest
+	EXHAUSTIVE=1 $(MAKE) test
 
 lint: .venv/.ready ## lint and format
 	$(BIN)/ruff check

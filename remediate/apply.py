@@ -245,7 +245,8 @@ class Application:
 
     def _start(self, nodes: tuple[str, ...], left: Mapping[str, str]) -> dict[str, Any]:
         patience = self._means.rules.confirm_timeout.total_seconds()
-        results: dict[str, Result] = {}
+        gone = "was not started: it is no longer configured"
+        results: dict[str, Result] = {name: (Outcome.START_FAILED, f"{name} {gone}") for name in nodes}
         for node in self._configured(nodes):
             try:
                 results[node.name] = start(node, control(node), self._means.look, self._run.target, patience=patience)

@@ -1,7 +1,7 @@
 """What is on record of a run: the facts that recovery is derived from."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -119,6 +119,8 @@ class Run:
     starts: Mapping[str, StartDecision]
     """Decided once, before anything was touched, and never derived again."""
     started: float
+    seen: Mapping[str, str] = field(default_factory=dict)
+    """The service state each node of the binary was seen in when that was decided."""
     journal: tuple[Entry, ...] = ()
     finished: float | None = None
     outcome: Outcome | None = None

@@ -3,7 +3,7 @@
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -36,7 +36,7 @@ from remediate.store import Store
 
 logger = logging.getLogger(__name__)
 
-_OBSERVE_SECONDS = 30.0
+_OBSERVE_SECONDS = 10.0
 _LOOK_SECONDS = 5.0
 
 
@@ -100,6 +100,7 @@ class Remediation:
                 subject=prepared.subject,
                 target=decision.target,
                 starts=decision.starts,
+                seen=prepared.seen,
             )
             return Report(request.node, decision, Application(run, self._means).carry_out(prepared.steps))
 
@@ -126,7 +127,8 @@ class Remediation:
         decision = decide(request, statuses, history, self._rules, self._now())
         status = statuses[request.node]
         installed = status.installed
-        prepared = _Prepared(decision=decision, status=status, history=history)
+        seen = {name: str(each.service.state) for name, each in statuses.items()}
+        prepared = _Prepared(decision=decision, status=status, seen=seen, history=history)
         if not isinstance(decision, Proceed) or isinstance(installed, Failure):
             return prepared
         try:
@@ -165,6 +167,7 @@ class Remediation:
 class _Prepared:
     decision: Decision
     status: NodeStatus
+    seen: Mapping[str, str]
     history: History
     subject: Subject | None = None
     steps: tuple[Step, ...] = ()

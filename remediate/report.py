@@ -105,6 +105,7 @@ def run_json(run: Run) -> dict[str, Any]:
         "installed": str(run.subject.installed),
         "target": str(run.target),
         "starts": {name: {"start": each.start, "reason": each.reason} for name, each in run.starts.items()},
+        "seen": dict(run.seen),
         "started": run.started,
         "finished": run.finished,
         "outcome": run.outcome,

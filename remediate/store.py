@@ -18,7 +18,8 @@ from remediate.journal import Entry, Event, Inode, Outcome, Run, Subject
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS runs (
     id INTEGER PRIMARY KEY, node TEXT NOT NULL, "trigger" TEXT NOT NULL, reason TEXT NOT NULL, binary TEXT NOT NULL,
-    installed TEXT NOT NULL, target TEXT NOT NULL, subject TEXT NOT NULL, starts TEXT NOT NULL, started REAL NOT NULL,
+    installed TEXT NOT NULL, target TEXT NOT NULL, subject TEXT NOT NULL, starts TEXT NOT NULL, seen TEXT NOT NULL,
+    started REAL NOT NULL,
     finished REAL, outcome TEXT, detail TEXT NOT NULL DEFAULT '');
 CREATE TABLE IF NOT EXISTS journal (
     id INTEGER PRIMARY KEY, run INTEGER NOT NULL REFERENCES runs, step TEXT NOT NULL, event TEXT NOT NULL,
@@ -82,11 +83,12 @@ class Store:
         subject: Subject,
         target: NodeVersion,
         starts: Mapping[str, StartDecision],
+        seen: Mapping[str, str],
     ) -> Run:
         """Put a new run on record."""
         cursor = self._db.execute(
-            'INSERT INTO runs (node, "trigger", reason, binary, installed, target, subject, starts, started)'
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            'INSERT INTO runs (node, "trigger", reason, binary, installed, target, subject, starts, seen, started)'
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 node,
                 trigger,
@@ -96,6 +98,7 @@ class Store:
                 str(target),
                 json.dumps({"nodes": subject.nodes, "updaters": subject.updaters, "old": asdict(subject.old)}),
                 json.dumps({name: [decision.start, decision.reason] for name, decision in starts.items()}),
+                json.dumps(dict(seen)),
                 self._now(),
             ),
         )
@@ -136,6 +139,7 @@ class Store:
                 name: StartDecision(start, StartReason(reason))
                 for name, (start, reason) in json.loads(row["starts"]).items()
             },
+            seen=json.loads(row["seen"]),
             started=row["started"],
             journal=tuple(
                 Entry(step=entry["step"], event=Event(entry["event"]), at=entry["at"], data=json.loads(entry["data"]))

@@ -4,8 +4,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from tests.alerts import shipped
 from tests.e2e.site import EXPORTER, PATH, TOKEN, WEBHOOK, WORKER, Node, Site, wait
@@ -25,33 +24,30 @@ class Loop(Site):
         super().__init__(container, folder, NAMES)
         self.folder = folder
 
-    def __enter__(self) -> Self:
-        super().__enter__()
-        with ExitStack() as stack:
-            stack.push(super().__exit__)
-            network, token = self.container.network, self.folder / "token"
-            token.write_text(TOKEN)
-            rules = self.folder / "storagenode.rules.yml"
-            rules.write_text(shipped.rules(**{DEADLOCKED: "0s", BELOW_MINIMUM: "0s"}))
-            route = self.folder / "alertmanager.yml"
-            route.write_text(shipped.alertmanager("http://127.0.0.1:19652/alertmanager", token, repeat_interval="1s"))
-            alertmanager = stack.enter_context(Alertmanager(route, network=network))
-            credentials = {"authorization": {"credentials_file": str(token)}}
-            targets = {
-                "storagenode": credentials | {"static_configs": [{"targets": ["127.0.0.1:19651"]}]},
-                "storagenode-remediate": credentials | {"static_configs": [{"targets": ["127.0.0.1:19652"]}]},
-            }
-            self.prometheus = stack.enter_context(
-                Prometheus(targets, rule_files=[rules], alertmanager=alertmanager.url, network=network)
-            )
-            self.container.systemctl("enable", "--now", "--quiet", EXPORTER, WEBHOOK, WORKER, PATH)
-            for job in targets:
+    def _start(self, stack: ExitStack) -> None:
+        super()._start(stack)
+        network, token = self.container.network, self.folder / "token"
+        token.write_text(TOKEN)
+        rules = self.folder / "storagenode.rules.yml"
+        rules.write_text(shipped.rules(**{DEADLOCKED: "0s", BELOW_MINIMUM: "0s"}))
+        route = self.folder / "alertmanager.yml"
+        route.write_text(shipped.alertmanager("http://127.0.0.1:19652/alertmanager", token, repeat_interval="1s"))
+        alertmanager = stack.enter_context(Alertmanager(route, network=network))
+        credentials = {"authorization": {"credentials_file": str(token)}}
+        targets = {
+            "storagenode": credentials | {"static_configs": [{"targets": ["127.0.0.1:19651"]}]},
+            "storagenode-remediate": credentials | {"static_configs": [{"targets": ["127.0.0.1:19652"]}]},
+        }
+        self.prometheus = stack.enter_context(
+            Prometheus(targets, rule_files=[rules], alertmanager=alertmanager.url, network=network)
+        )
+        self.container.systemctl("enable", "--now", "--quiet", EXPORTER, WEBHOOK, WORKER, PATH)
+        for job, unit in zip(targets, (EXPORTER, WEBHOOK), strict=True):
+            try:
                 self.prometheus.wait_query(f'up{{job="{job}"}} == 1', timeout=30)
-            self._programs = stack.pop_all()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._programs.close()
+            except TimeoutError as error:
+                error.add_note(self.container.journal(unit)[-4000:])
+                raise
 
     @contextmanager
     def nodes(self, *names: str) -> Iterator[list[Node]]:
@@ -97,5 +93,5 @@ class Loop(Site):
         return bool(self.prometheus.query(f"count_over_time(ALERTS{{{chosen}}}[1h])"))
 
     def pause(self) -> None:
-        """Wait for two rounds of scrape, evaluation and delivery: what has not come by then does not come."""
-        time.sleep(6)
+        """Wait for a round of scrape, evaluation, delivery and work: what has not come by then does not come."""
+        time.sleep(4)

@@ -170,13 +170,16 @@ class Site:
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
-            stack.enter_context(self.versions)
-            stack.enter_context(self.downloads)
-            url = f"{self.downloads.releases}/{{version}}/storagenode_{{os}}_{{arch}}.zip"
-            self.versions.set(url=url)
-            self._install()
+            self._start(stack)
             self._stack = stack.pop_all()
         return self
+
+    def _start(self, stack: ExitStack) -> None:
+        """Start what is to run, and leave on the stack how it is ended."""
+        stack.enter_context(self.versions)
+        stack.enter_context(self.downloads)
+        self.versions.set(url=f"{self.downloads.releases}/{{version}}/storagenode_{{os}}_{{arch}}.zip")
+        self._install()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._stack.close()
@@ -234,8 +237,9 @@ class Site:
         return [_fields(line) for line in self.container.journal(unit).splitlines() if line.startswith("time=")]
 
     def tracebacks(self) -> list[str]:
-        """Return the units of ours that have logged a traceback."""
-        return [unit for unit in (EXPORTER, WEBHOOK, WORKER) if "Traceback" in self.container.journal(unit)]
+        """Return the lines of our programs' logs that have one."""
+        said = [line for unit in (EXPORTER, WEBHOOK, WORKER) for line in self.container.journal(unit).splitlines()]
+        return [line for line in said if "Traceback" in line]
 
 
 def _fields(line: str) -> dict[str, str]:

@@ -173,6 +173,8 @@ def test_what_failed_for_the_networks_sake_is_tried_again_and_the_dashboard_show
         loop.wait_value(len(outcomes) - 1, "storagenode_remediation_runs_total", node="retried", outcome="later")
         assert_at_rest(loop, node)
 
+        node.start()
+        loop.wait_value(1, "storagenode_version_info", node="retried", source="running", version=NEW)
         for dashboard in DASHBOARDS:
             for title, expression in panel_queries(dashboard):
                 assert loop.prometheus.query(expression), f"{dashboard.name}: {title}: {expression}"

@@ -41,11 +41,11 @@ def broken(blind: tuple[Loop, Node, Node]) -> Iterator[tuple[Loop, dict[Node, St
     loop, *nodes = blind
     before = {node: node.state() for node in nodes}
     yield loop, before
+    loop.versions.stop()
     assert {node: node.state() for node in nodes} == before
     assert nodes[1].version() == OLD
     assert not [run for node in nodes for run in node.runs()]
     assert loop.tracebacks() == []
-    loop.versions.stop()
 
 
 @pytest.mark.parametrize(
@@ -79,11 +79,9 @@ def test_nothing_is_touched(
     assert (decision["node"], decision["trigger"], decision["reason"]) == ("blind", "alert", reason)
     assert loop.archives_sent() == sent
     assert loop.value("storagenode_remediation_runs_total", node="blind") is None
-    assert (loop.value("storagenode_remediation_decisions_total", node="blind", reason=reason) or 0) >= 0
+    counted = {"node": "blind", "decision": "refuse", "reason": reason}
+    wait(lambda: loop.value("storagenode_remediation_decisions_total", **counted), "the refusal is counted")
     assert loop.value("storagenode_remediation_decisions_total", node="bystander") is None
-    plan = loop.container.run([VENV / "bin/storagenode-remediate", "plan", "blind"], check=False)
-    assert plan.returncode == 3
-    assert detail in plan.stdout
 
 
 def test_with_no_last_known_good_nothing_is_called_outdated(broken: tuple[Loop, dict[Node, State]]) -> None:
@@ -100,7 +98,8 @@ def test_with_no_last_known_good_nothing_is_called_outdated(broken: tuple[Loop, 
             assert loop.value("storagenode_update_state", node=name, state="unknown") == 1
             assert loop.value("storagenode_update_state", node=name, state="below_minimum") == 0
             assert loop.value("storagenode_below_minimum", node=name) is None
-            assert loop.value("storagenode_deadlocked", node=name) is None
+            # That a node runs is enough to know that it is not.
+            assert loop.value("storagenode_deadlocked", node=name) == (0 if name == "bystander" else None)
         assert loop.value("storagenode_version_info", node="unseen", source="installed", version=OLD) == 1
         assert not loop.fired(node)
         check = loop.container.run([VENV / "bin/storagenode-exporter", "check", "unseen"], check=False)

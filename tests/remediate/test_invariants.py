@@ -17,11 +17,15 @@ import pytest
 from remediate.decision import Reason, Trigger
 from remediate.journal import Outcome, facts
 from remediate.rules import Start
+from tests.labs import install
 from tests.remediate.conftest import NEW, OLD, Stage
 from tests.remediate.test_plan import ORDER
 from tests.simulators import build
 from tests.simulators.node import Node
 
+pytestmark = pytest.mark.slow
+
+EXHAUSTIVE = os.environ.get("EXHAUSTIVE") == "1"
 PROGRAM = """
 import os, signal
 from remediate import store
@@ -96,7 +100,7 @@ def reset(stage: Stage) -> None:
     shutil.rmtree(stage.state_dir, ignore_errors=True)
 
 
-@pytest.mark.parametrize("kill_at", range(1, MOMENTS + 1, 5))
+@pytest.mark.parametrize("kill_at", range(1, MOMENTS + 1, 1 if EXHAUSTIVE else 5))
 def test_i1_i3_killed_at_a_journal_line(stage: Stage, kill_at: int) -> None:
     start = "always" if kill_at % 2 else "never"
     assert program(stage, "run", "--yes", "--start", start, "alpha", kill_at=kill_at) == -signal.SIGKILL
@@ -114,13 +118,13 @@ def test_i1_i3_killed_at_a_journal_line(stage: Stage, kill_at: int) -> None:
     assert stage.running() is (first == "new" and start == "always")
 
 
-@pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
 @pytest.mark.parametrize(
     ("call", "counts"),
     [("rename,renameat,renameat2", (1,)), ("link,linkat", (1,)), ("fsync", (1, 3)), ("fchmod", (1,))],
 )
 def test_i1_i3_killed_at_a_system_call(stage: Stage, call: str, counts: tuple[int, ...]) -> None:
     """Only calls on the binary's folder count, so that a kill is where a power cut would hurt."""
+    install({"strace": "strace"})
     for count in counts:
         reset(stage)
         paths = [stage.folder, stage.binary, stage.folder / ".storagenode.keeper-new"]

@@ -21,7 +21,7 @@ from tests.remediate.test_plan import ORDER
 from tests.simulators import build
 from tests.simulators.node import Node
 
-pytestmark = pytest.mark.usefixtures("impatient")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("impatient")]
 
 
 def steps_done(run: Run) -> list[str]:

@@ -26,7 +26,13 @@ class Clock:
 
 def begin(store: Store, run: Run = RUN) -> Run:
     return store.begin(
-        node=run.node, trigger=run.trigger, reason=run.reason, subject=run.subject, target=run.target, starts=run.starts
+        node=run.node,
+        trigger=run.trigger,
+        reason=run.reason,
+        subject=run.subject,
+        target=run.target,
+        starts=run.starts,
+        seen={"alpha": "crash_looping"},
     )
 
 
@@ -40,6 +46,7 @@ def test_a_run_is_read_back_as_it_was_written(tmp_path: Path) -> None:
     found = again.open_run()
     assert found is not None
     assert found.subject == SUBJECT
+    assert found.seen == {"alpha": "crash_looping"}
     assert found.journal[0].data == {"staged": {"device": 1, "inode": 2**63 - 1}}
     again.finish(run.id, Outcome.UPDATED, "it runs")
     assert again.open_run() is None

@@ -41,8 +41,8 @@ if sys.argv[0].endswith("exporter") or sys.argv[1] == "serve":
     from remediate.webhook import create_webhook_app
     logging.basicConfig(level=logging.INFO)
     port = 19651 if sys.argv[0].endswith("exporter") else 19652
-    app = create_webhook_app(spool=spool, nodes=NODES, status_file=state / "none", token=None)
-    web.run(app, f"127.0.0.1:{port}", token=None)
+    app = create_webhook_app(spool=spool, nodes=NODES, status_file=state / "none", access=web.OPEN)
+    web.run(app, f"127.0.0.1:{port}", web.OPEN)
 else:
     with (state / "started").open("a") as file:
         file.write("started\\n")

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import requests
 
+from exporter.access import Access
 from remediate import webhook
 from remediate.spool import Spool
 from remediate.webhook import AlertResult, PayloadError, create_webhook_app, requests_in
@@ -44,7 +45,9 @@ def spool(tmp_path: Path) -> Spool:
 @pytest.fixture
 def url(spool: Spool) -> Iterator[str]:
     status_file = spool.directory.with_name("status.json")
-    with serving(create_webhook_app(spool=spool, nodes=NODES, status_file=status_file, token=TOKEN)) as address:
+    with serving(
+        create_webhook_app(spool=spool, nodes=NODES, status_file=status_file, access=Access(token=lambda: TOKEN))
+    ) as address:
         yield address
 
 
@@ -257,13 +260,14 @@ def test_one_stored_and_another_not_is_503(tmp_path: Path) -> None:
     # A file system with room for one request; its own mount namespace, so that nothing is left mounted.
     program = (
         "import pathlib, subprocess, sys, requests\n"
+        "from exporter.web import OPEN\n"
         "from remediate.spool import Spool\n"
         "from remediate.webhook import create_webhook_app\n"
         "from tests.serving import serving\n"
         "from tests.remediate.test_webhook import alert, payload\n"
         "here = pathlib.Path(sys.argv[1])\n"
         "subprocess.run(['mount', '-t', 'tmpfs', '-o', 'nr_inodes=2', 'spool', here], check=True)\n"
-        "app = create_webhook_app(spool=Spool(here), nodes=['n1', 'n2'], status_file=here / 'none', token=None)\n"
+        "app = create_webhook_app(spool=Spool(here), nodes=['n1', 'n2'], status_file=here / 'none', access=OPEN)\n"
         "with serving(app) as url:\n"
         "    answer = requests.post(url + '/alertmanager', data=payload(alert('n1'), alert('n2')), timeout=5)\n"
         "    print(answer.status_code, answer.text, end='')\n"
