@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 MANAGER ?= process
-LABS := systemd or prometheus or upstream or e2e
+LABS := systemd or prometheus or upstream or e2e or browser
 
 .PHONY: help demo test test-fast test-all check lint types bench format clean
 help: ## show what there is

@@ -1,8 +1,9 @@
-"""What `check` says of the nodes: a table for people, JSON for programs, and an exit code. Pure."""
+"""What `check` says of the nodes to people: a table, what to do, and an exit code. Pure."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any, assert_never
+from enum import StrEnum
+from typing import assert_never
 
 from exporter.allowed import STORAGENODE, AllowedVersions, UpdateState
 from exporter.status import DOWN, Failure, InstalledVersion, NodeStatus, RunningNode, ServiceState
@@ -11,8 +12,21 @@ EXIT_WELL = 0
 EXIT_OUTDATED = 1
 EXIT_UNKNOWN = 4
 
-_HEADINGS = ("NODE", "SERVICE", "SINCE", "INSTALLED", "RUNNING", "MINIMUM", "VERDICT")
-_RED, _YELLOW, _GREEN, _PLAIN = "\x1b[31m", "\x1b[33m", "\x1b[32m", "\x1b[0m"
+HEADINGS = ("NODE", "SERVICE", "SINCE", "INSTALLED", "RUNNING", "MINIMUM", "VERDICT")
+_PLAIN = "\x1b[0m"
+
+
+class Level(StrEnum):
+    """How much a node needs a person."""
+
+    WELL = "well"
+    UNCLEAR = "unclear"
+    """Down, or something about it is not known."""
+    OUTDATED = "outdated"
+    """Below the minimum."""
+
+
+_COLORS = {Level.WELL: "\x1b[32m", Level.UNCLEAR: "\x1b[33m", Level.OUTDATED: "\x1b[31m"}
 
 
 def exit_code(statuses: Sequence[NodeStatus]) -> int:
@@ -24,12 +38,12 @@ def exit_code(statuses: Sequence[NodeStatus]) -> int:
 
 def table(statuses: Sequence[NodeStatus], *, now: datetime, color: bool) -> str:
     """Lay the nodes out in columns, each followed by what to do about it, if anything."""
-    rows = [_row(status, now) for status in statuses]
-    widths = [max(map(len, column)) for column in zip(_HEADINGS, *rows, strict=True)]
-    lines = [_line(_HEADINGS, widths)]
-    for status, row in zip(statuses, rows, strict=True):
-        line = _line(row, widths)
-        lines.append(f"{_color(status)}{line}{_PLAIN}" if color else line)
+    rows = [row(status, now) for status in statuses]
+    widths = [max(map(len, column)) for column in zip(HEADINGS, *rows, strict=True)]
+    lines = [_line(HEADINGS, widths)]
+    for status, cells in zip(statuses, rows, strict=True):
+        line = _line(cells, widths)
+        lines.append(f"{_COLORS[level(status)]}{line}{_PLAIN}" if color else line)
         lines += [f"  {line}" for line in advice(status)]
     return "\n".join(lines)
 
@@ -79,50 +93,13 @@ def verdict(status: NodeStatus) -> str:
             assert_never(other)
 
 
-def as_json(statuses: Sequence[NodeStatus]) -> list[dict[str, Any]]:
-    """Describe the nodes for programs; timestamps in Unix seconds, null for what is not known or does not apply."""
-    return [_describe(status) for status in statuses]
-
-
-def _describe(status: NodeStatus) -> dict[str, Any]:
-    service, installed, running = status.service, status.installed, status.running
-    return {
-        "node": status.node,
-        "node_id": status.node_id,
-        "manager": status.manager,
-        "service": {
-            "state": service.state,
-            "detail": service.detail,
-            "since": service.since,
-            "exit_code": service.exit_code,
-            "exit_signal": service.exit_signal,
-            "restarts": service.restarts,
-            "pid": service.pid,
-        },
-        "installed_version": str(installed.version) if isinstance(installed, InstalledVersion) else None,
-        "running_version": str(running.version) if isinstance(running, RunningNode) else None,
-        "minimum_version": _minimum(status),
-        "update_state": status.verdict.state,
-        "target_version": None if status.verdict.target is None else str(status.verdict.target),
-        "below_minimum": status.below_minimum,
-        "deadlocked": status.deadlocked,
-        "restart_pending": status.restart_pending,
-        "last_contact": status.last_contact,
-        "failures": {
-            name: str(reading)
-            for name, reading in {"installed": installed, "running": running, "allowed": status.allowed}.items()
-            if isinstance(reading, Failure)
-        },
-        "advice": advice(status),
-    }
-
-
 def _unknown(status: NodeStatus) -> bool:
     silent = status.service.state is ServiceState.RUNNING and isinstance(status.running, Failure)
     return silent or status.service.state is ServiceState.UNKNOWN or status.verdict.state is UpdateState.UNKNOWN
 
 
-def _row(status: NodeStatus, now: datetime) -> tuple[str, ...]:
+def row(status: NodeStatus, now: datetime) -> tuple[str, ...]:
+    """Describe a node in one line, a text for each of the headings."""
     installed, running = status.installed, status.running
     return (
         status.node,
@@ -130,12 +107,13 @@ def _row(status: NodeStatus, now: datetime) -> tuple[str, ...]:
         "-" if status.service.since is None else _since(datetime.fromtimestamp(status.service.since, UTC), now),
         str(installed.version) if isinstance(installed, InstalledVersion) else "unknown",
         str(running.version) if isinstance(running, RunningNode) else "-",
-        _minimum(status) or "unknown",
+        minimum(status) or "unknown",
         verdict(status),
     )
 
 
-def _minimum(status: NodeStatus) -> str | None:
+def minimum(status: NodeStatus) -> str | None:
+    """Return the minimum version; None while it is not known."""
     if not isinstance(status.allowed, AllowedVersions):
         return None
     return str(status.allowed.processes[STORAGENODE].minimum.version)
@@ -154,7 +132,8 @@ def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
     return "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
 
 
-def _color(status: NodeStatus) -> str:
+def level(status: NodeStatus) -> Level:
+    """Say how much a node needs a person."""
     if status.below_minimum:
-        return _RED
-    return _YELLOW if _unknown(status) or status.service.state in DOWN else _GREEN
+        return Level.OUTDATED
+    return Level.UNCLEAR if _unknown(status) or status.service.state in DOWN else Level.WELL

@@ -4,10 +4,12 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from exporter import __version__
 from exporter.log import Format, Level, setup
@@ -29,6 +31,14 @@ class DefaultGroup(click.Group):
         return super().parse_args(ctx, args)
 
 
+def _there_if_named(context: click.Context, parameter: click.Parameter, value: Path) -> Path:
+    """Refuse a missing file that was asked for; without being asked for, the default one may be missing."""
+    named = context.get_parameter_source(parameter.name or "") is not ParameterSource.DEFAULT
+    if named and not os.path.lexists(value):
+        _refuse(f"{value}: cannot be read: No such file or directory")
+    return value
+
+
 def common_options(command: Command) -> Command:
     """Add the options that all commands of both programs have; log options take effect by themselves."""
     for option in (
@@ -47,7 +57,8 @@ def common_options(command: Command) -> Command:
             type=click.Path(path_type=Path, dir_okay=False),
             default=DEFAULT_CONFIG,
             show_default=True,
-            help="The configuration, in YAML.",
+            callback=_there_if_named,
+            help="The configuration, in YAML. Without this option and without a file there, the nodes are discovered.",
         ),
     ):
         command = option(command)
@@ -71,28 +82,38 @@ def main() -> None:
 def serve(config_file: Path, log_level: Level, log_format: Format, listen: str) -> None:
     """Serve the metrics to Prometheus, on /metrics.
 
-    Beyond this machine only with `web.token_file` in the configuration.
+    Beyond this machine only with `token_file` or `client_ca_file` in `web`.
+    `?node=NAME` scrapes one node.
 
     Example: storagenode-exporter serve --web.listen-address 127.0.0.1:19651
     """
     setup(Level(log_level), Format(log_format))
-    from exporter.config import ConfigError, load
+    from exporter.config import Config, ConfigError
+    from exporter.discover import NoNodeError, load_or_discover
     from exporter.serve import serve as run
 
     try:
-        run(load(config_file), listen)
+        try:
+            config, without = load_or_discover(config_file), "No node is configured."
+        except NoNodeError as error:
+            config, without = Config.model_construct(nodes=()), str(error)
+        run(config, listen, without=without)
     except ConfigError as error:
         _refuse(error)
 
 
 @main.command()
 @common_options
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.option("--json", "as_json", is_flag=True, help="For programs; docs/check.schema.json describes it.")
+@click.option("--watch", "watching", is_flag=True, help="Keep looking, every 2 s; in a pipe, say what changes.")
 @click.argument("nodes", nargs=-1, metavar="[NODE]...")
-def check(config_file: Path, log_level: Level, log_format: Format, as_json: bool, nodes: tuple[str, ...]) -> None:
+def check(
+    config_file: Path, log_level: Level, log_format: Format, as_json: bool, watching: bool, nodes: tuple[str, ...]
+) -> None:
     """Show how the nodes are, now, and what to do; all nodes when none is named.
 
-    Exit code: 0 all well, 1 one is below the minimum, 2 usage or configuration, 4 something is unknown.
+    Exit code: 0 all well, 1 one is below the minimum, 2 usage or configuration, 4 something is unknown; with --watch,
+    that of the last look.
 
     Example: storagenode-exporter check --config.file /etc/storagenode-keeper.yml node1
     """
@@ -100,11 +121,12 @@ def check(config_file: Path, log_level: Level, log_format: Format, as_json: bool
     from datetime import UTC, datetime
 
     from exporter import check as checking
-    from exporter.config import ConfigError, load
+    from exporter.config import ConfigError
+    from exporter.discover import load_or_discover
     from exporter.observe import Observer
 
     try:
-        config = load(config_file)
+        config = load_or_discover(config_file)
         unknown = [name for name in nodes if config.node(name) is None]
         if unknown:
             known = ", ".join(node.name for node in config.nodes)
@@ -116,18 +138,47 @@ def check(config_file: Path, log_level: Level, log_format: Format, as_json: bool
     # What the exporter keeps is for looking up where we may; it is its own to write.
     cache_dir = config.state_dir if os.access(config.state_dir, os.R_OK | os.W_OK | os.X_OK) else None
     observer = Observer(config, cache_dir=cache_dir)
+    color = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    if watching:
+        from exporter.watch import watch
+
+        sys.exit(watch(partial(observer.observe_all, _CHECK_SECONDS), as_json=as_json, color=color))
     statuses = [
         observer.settle(node, _CHECK_SECONDS) if status.service.undecided else status
         for node, status in zip(chosen, observer.observe_all(_CHECK_SECONDS), strict=True)
     ]
     if as_json:
-        click.echo(json.dumps(checking.as_json(statuses), indent=2))
+        from exporter.checked import as_json as described
+
+        click.echo(json.dumps(described(statuses), indent=2))
     else:
-        color = sys.stdout.isatty() and "NO_COLOR" not in os.environ
         click.echo(checking.table(statuses, now=datetime.now(UTC), color=color), color=color)
     sys.exit(checking.exit_code(statuses))
 
 
-def _refuse(error: Exception) -> NoReturn:
+@main.command()
+def discover() -> None:
+    """Find the nodes on this host, and print a configuration for them.
+
+    Run it as root: what it sees then (node IDs, addresses, storage), others often may not. What could not be seen is
+    remarked on in the configuration. Exit code: 0 nodes were found, 2 none.
+
+    Example: storagenode-exporter discover > /etc/storagenode-keeper.yml
+    """
+    import socket
+
+    from exporter.discover import discover as look
+    from exporter.discover import nothing_found
+    from exporter.draft import draft
+
+    found = look()
+    if not found.nodes:
+        _refuse(nothing_found(found))
+    is_root = os.geteuid() == 0
+    whom = "root" if is_root else f"user {os.geteuid()}"
+    click.echo(draft(found, seen_as=f"{whom} on {socket.gethostname()}", is_root=is_root), nl=False)
+
+
+def _refuse(error: Exception | str) -> NoReturn:
     click.echo(f"error: {error}", err=True)
     sys.exit(EXIT_USAGE)

@@ -136,6 +136,19 @@ class WebConfig(Part):
 
     token_file: AbsolutePath | None = None
     """Holds the bearer token every request must carry."""
+    tls_cert_file: AbsolutePath | None = None
+    """The certificate to serve TLS with, and what is between it and its root; PEM."""
+    tls_key_file: AbsolutePath | None = None
+    client_ca_file: AbsolutePath | None = None
+    """Who signs the certificate that every client must show."""
+
+    @model_validator(mode="after")
+    def _together(self) -> Self:
+        if (self.tls_cert_file is None) != (self.tls_key_file is None):
+            raise ValueError("found one of tls_cert_file and tls_key_file, expected both or neither")
+        if self.client_ca_file and not self.tls_cert_file:
+            raise ValueError("found client_ca_file alone, expected tls_cert_file and tls_key_file with it")
+        return self
 
 
 class Config(Part):
@@ -182,6 +195,15 @@ def load(path: Path) -> Config:
     Raises:
         ConfigError: unreadable, not YAML, or not a valid configuration.
     """
+    return validate(Config, read(path), source=str(path))
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Read the keys and values of the configuration file, unchecked.
+
+    Raises:
+        ConfigError: unreadable, or not YAML.
+    """
     try:
         content = yaml.safe_load(path.read_bytes())
     except OSError as error:
@@ -190,7 +212,7 @@ def load(path: Path) -> Config:
         raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: found {type(content).__name__}, expected keys and values such as `nodes:`")
-    return validate(Config, content, source=str(path))
+    return content
 
 
 def _explain(problem: Mapping[str, Any]) -> str:

@@ -2,9 +2,9 @@
 
 import time
 from collections.abc import Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import partial
+from math import inf
 from pathlib import Path
 from threading import Lock
 
@@ -14,7 +14,7 @@ from exporter.cache import Cache
 from exporter.config import Config, NodeConfig
 from exporter.dbus import SYSTEM_BUS
 from exporter.identity import NodeIDError, read_node_id
-from exporter.reading import Pending, Reading
+from exporter.reading import Pending, Reading, run_all
 from exporter.sources import node_api
 from exporter.sources.binary import BinarySource, Execute, run_directly
 from exporter.sources.version_server import VersionServer
@@ -31,6 +31,8 @@ from exporter.status import (
 
 _CACHE_FILE = "last-contact.json"
 _PAUSE_SECONDS = 0.5
+_SAVE_SECONDS = 60
+"""Between two times that the last contacts are written to disk, which may take longer than a scrape."""
 
 
 class Observer:
@@ -49,34 +51,34 @@ class Observer:
             cache_dir=cache_dir,
             fresh=fresh,
         )
+        self._server = Reading(server.read)
         self._nodes = {node.name: _Node(node, server, execute) for node in config.nodes}
         self._cache = Cache(cache_dir)
-        self._contacts = _contacts(self._cache.read(_CACHE_FILE))
+        self._contacts = _contacts(self._cache)
         self._saved_contacts = dict(self._contacts)
+        self._save_contacts_at = 0.0
         self._lock = Lock()
-        self._shared: Future[list[NodeStatus]] | None = None
+        self._shared: list[_Begun] | None = None
 
     def observe(self, node: NodeConfig, timeout: float) -> NodeStatus:
         """Say how a node is, within `timeout` seconds; what cannot be seen is a Failure or `unknown` in the status."""
-        return self._finish([self._nodes[node.name].begin(timeout)])[0]
+        return self._finish([self._nodes[node.name].begin(timeout, time.monotonic())])[0]
 
     def observe_all(self, timeout: float) -> list[NodeStatus]:
-        """Observe all nodes at once; whoever asks while that is under way gets the same answer."""
+        """Observe all nodes at once; who asks while that is under way shares it, within a timeout of his own."""
+        deadline = time.monotonic() + timeout
         with self._lock:
             shared = self._shared
             if shared is None:
-                mine = self._shared = Future()
+                asked, allowed = time.monotonic(), self._server.prepare(timeout)
+                mine = self._shared = [node.begin(timeout, asked, allowed) for node in self._nodes.values()]
         if shared is not None:
-            return shared.result()
+            return [self._status(readings, deadline) for readings in shared]
         try:
-            mine.set_result(self._finish([node.begin(timeout) for node in self._nodes.values()]))
-        except BaseException as error:
-            mine.set_exception(error)
-            raise
+            return self._finish(mine)
         finally:
             with self._lock:
                 self._shared = None
-        return mine.result()
 
     def settle(self, node: NodeConfig, timeout: float, patience: float = 30.0) -> NodeStatus:
         """Observe a node, and while its service is undecided look at that again, for `patience` seconds at most."""
@@ -92,23 +94,32 @@ class Observer:
         return self._nodes[node.name].service(timeout)
 
     def close(self) -> None:
-        """Let go of the connection to the system bus."""
+        """Keep what is to be kept, and let go of the connection to the system bus."""
+        self._save_contacts()
         SYSTEM_BUS.close()
 
     def _finish(self, begun: "Sequence[_Begun]") -> list[NodeStatus]:
+        # What is most likely to hang comes last.
+        kinds = ("server", "identity", "service", "binary", "api")
+        run_all(list(dict.fromkeys(each for kind in kinds for node in begun if (each := getattr(node, kind)))))
         statuses = [self._status(readings) for readings in begun]
+        if time.monotonic() >= self._save_contacts_at:
+            self._save_contacts()
+        return statuses
+
+    def _save_contacts(self) -> None:
         if self._contacts != self._saved_contacts:
             self._saved_contacts = dict(self._contacts)
             self._cache.write(_CACHE_FILE, self._saved_contacts)
-        return statuses
+            self._save_contacts_at = time.monotonic() + _SAVE_SECONDS
 
-    def _status(self, begun: "_Begun") -> NodeStatus:
+    def _status(self, begun: "_Begun", deadline: float = inf) -> NodeStatus:
         node = begun.node
-        service, service_seconds = _service(begun.service)
-        installed, binary_seconds = begun.binary.result()
-        running, api_seconds = begun.api.result()
-        allowed, server_seconds = begun.server.result()
-        identified = begun.identity.result()[0] if begun.identity else None
+        service, service_seconds = _service(begun.service.result(deadline))
+        installed, binary_seconds = begun.binary.result(deadline)
+        running, api_seconds = begun.api.result(deadline)
+        allowed, server_seconds = begun.server.result(deadline)
+        identified = begun.identity.result(deadline)[0] if begun.identity else None
         if isinstance(identified, str):
             node.identified = identified
         node_id = node.config.node_id or node.identified
@@ -155,29 +166,36 @@ class _Node:
         self._server = Reading(server.read)
         self._api = Reading(partial(node_api.read, config.api))
         self._binary = Reading(BinarySource(config.binary, execute).read)
-        self._service = Reading(services.reader(config).read)
+        self._reader = services.reader(config)
+        self._asked = 0.0
+        self._service = Reading(self._read_service)
         path = config.identity if config.node_id is None else None
         self._identity = Reading(partial(_read_identity, path)) if path else None
 
     def service(self, timeout: float) -> ServiceStatus:
         """Look at the service alone."""
-        return _service(self._service.start(timeout))[0]
+        self._asked = time.monotonic()
+        return _service(self._service.start(timeout).result())[0]
 
-    def begin(self, timeout: float) -> "_Begun":
-        """Begin to read everything there is to read."""
+    def begin(self, timeout: float, asked: float, allowed: Pending[AllowedVersions] | None = None) -> "_Begun":
+        """Prepare to read everything; the nodes that are asked for at one time have the same allowed versions."""
+        self._asked = asked
         return _Begun(
             node=self,
-            server=self._server.start(timeout),
-            api=self._api.start(timeout),
-            binary=self._binary.start(timeout),
-            service=self._service.start(timeout),
-            identity=self._identity.start(timeout) if self._identity and not self.identified else None,
+            server=allowed or self._server.prepare(timeout),
+            api=self._api.prepare(timeout),
+            binary=self._binary.prepare(timeout),
+            service=self._service.prepare(timeout),
+            identity=self._identity.prepare(timeout) if self._identity and not self.identified else None,
         )
+
+    def _read_service(self, timeout: float) -> ServiceStatus:
+        return self._reader.read(timeout, self._asked)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Begun:
-    """The readings of one node that are under way."""
+    """The readings of one node, prepared."""
 
     node: _Node
     server: Pending[AllowedVersions]
@@ -187,8 +205,8 @@ class _Begun:
     identity: Pending[str] | None
 
 
-def _service(pending: Pending[ServiceStatus]) -> tuple[ServiceStatus, float]:
-    read, seconds = pending.result()
+def _service(result: tuple[ServiceStatus | Failure, float]) -> tuple[ServiceStatus, float]:
+    read, seconds = result
     if isinstance(read, Failure):
         return ServiceStatus(state=ServiceState.UNKNOWN, detail=str(read)), seconds
     return read, seconds
@@ -201,8 +219,11 @@ def _read_identity(path: Path, timeout: float) -> str | Failure:
         return Failure(FailureReason.MALFORMED, str(error))
 
 
-def _contacts(kept: object) -> dict[str, float]:
+def _contacts(cache: Cache) -> dict[str, float]:
     """Take from the cache what is of the right kind."""
-    if not isinstance(kept, dict):
-        return {}
-    return {str(node): seconds for node, seconds in kept.items() if isinstance(seconds, float)}
+    kept = cache.read(_CACHE_FILE)
+    contacts = kept if isinstance(kept, dict) else {}
+    usable = {str(node): seconds for node, seconds in contacts.items() if isinstance(seconds, float)}
+    if kept is not None and usable != kept:
+        cache.spoiled(_CACHE_FILE, "it is not a time for each node")
+    return usable

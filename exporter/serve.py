@@ -1,31 +1,52 @@
-"""The exporter as a server: /metrics, health, and a page that says where they are."""
+"""The exporter as a server: /metrics, health, and the page for people."""
 
+from collections.abc import Callable
 from contextlib import suppress
+from datetime import UTC, datetime
 from functools import partial
-from html import escape
 from pathlib import Path
 
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
-from exporter import __version__, web
+from exporter import web
+from exporter.access import access
 from exporter.collector import registry
 from exporter.config import Config
 from exporter.observe import Observer
+from exporter.page import HEADERS, page
+from exporter.status import NodeStatus
+
+_PAGE_SECONDS = 2.0
 
 
-def serve(config: Config, listen: str) -> None:
-    """Serve until asked to stop.
+def serve(config: Config, listen: str, *, without: str = "") -> None:
+    """Serve until asked to stop; `without` says on the page why there are no nodes, where there are none.
 
     Raises:
-        ConfigError: the address or the token cannot be used.
+        ConfigError: the address, the token or a certificate cannot be used.
     """
-    token = web.read_token(config.web.token_file) if config.web.token_file else None
+    admitted = access(config.web)
     observer = Observer(config, cache_dir=_cache_dir(config.state_dir))
-    routes = [_page(config), web.metrics_route(partial(registry, observer)), *web.health_routes()]
-    web.run(web.create_app(routes, token=token), listen, token=token)
+    names = [node.name for node in config.nodes]
+    routes = [
+        page_route(partial(observer.observe_all, _PAGE_SECONDS), without),
+        web.metrics_route(partial(registry, observer), names),
+        *web.health_routes(),
+    ]
+    web.run(web.create_app(routes, admitted), listen, admitted)
     observer.close()
+
+
+def page_route(observe: Callable[[], list[NodeStatus]], without: str) -> Route:
+    """Serve the page at /, of the nodes as they are when it is asked for."""
+
+    async def answer(request: Request) -> Response:
+        text = await web.in_thread(lambda: page(observe(), now=datetime.now(UTC), without=without))
+        return HTMLResponse(text, headers=HEADERS)
+
+    return Route("/", answer, methods=["GET"])
 
 
 def _cache_dir(state_dir: Path) -> Path:
@@ -33,17 +54,3 @@ def _cache_dir(state_dir: Path) -> Path:
     with suppress(OSError):
         state_dir.mkdir(mode=0o755, exist_ok=True)
     return state_dir
-
-
-def _page(config: Config) -> Route:
-    nodes = "".join(f"<li>{escape(node.name)}" for node in config.nodes)
-    text = (
-        "<!doctype html><html lang=en><meta charset=utf-8><title>storagenode-exporter</title>"
-        f"<h1>storagenode-exporter {__version__}</h1><p>Nodes on this host:<ul>{nodes}</ul>"
-        '<p><a href="/metrics">Metrics</a> · <a href="/-/healthy">Health</a>\n'
-    )
-
-    async def page(request: Request) -> Response:
-        return HTMLResponse(text)
-
-    return Route("/", page, methods=["GET"])

@@ -1,19 +1,17 @@
-"""The HTTP side of both programs: one ASGI app, a token before every path but health, a server that stops politely."""
+"""The HTTP side of both programs: one ASGI app, open to whom `access` says, and a server that stops politely."""
 
 import asyncio
 import gzip
-import hmac
 import ipaddress
 import logging
 import math
 import re
 import signal
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from threading import Thread, current_thread, main_thread
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import uvicorn
 from prometheus_client import CollectorRegistry
@@ -25,28 +23,34 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from exporter.access import Access
 from exporter.config import ConfigError
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
+OPEN = Access()
 HEALTH_PATHS = frozenset({"/-/healthy", "/-/ready"})
-_TOKEN_LENGTH = range(16, 1025)
 _REQUEST_HEAD_SECONDS = 10
+"""And as long for the TLS handshake before it."""
+_REQUEST_SECONDS = 60
+"""For a request and its answer, at least; twice as long at most."""
 _KEEP_ALIVE_SECONDS = 75
 _STOP_SECONDS = 1
+_TLS_CLOSE_SECONDS = 0.5
 _LINGER_SECONDS = 2
 _HEAD_BYTES = 32 * 1024
+_BACKLOG = 2048
 
 
-def create_app(routes: Sequence[BaseRoute], *, token: str | None) -> ASGIApp:
+def create_app(routes: Sequence[BaseRoute], access: Access) -> ASGIApp:
     """Serve the routes, each behind the bearer token except health; 401, 404 and 405 are short plain text."""
     app = Starlette(routes=list(routes))
     # A redirect turns a POST into a GET, and Alertmanager takes its 200 for a delivery.
     app.router.redirect_slashes = False
 
     async def admit(scope: Scope, receive: Receive, send: Send) -> None:
-        if token is not None and scope["path"] not in HEALTH_PATHS and not _carries(scope, token):
+        if scope["path"] not in HEALTH_PATHS and not access.admits(scope):
             refusal = EarlyResponse("a valid bearer token is needed\n", 401, {"WWW-Authenticate": "Bearer"})
             await refusal(scope, receive, send)
             return
@@ -56,14 +60,6 @@ def create_app(routes: Sequence[BaseRoute], *, token: str | None) -> ASGIApp:
             await PlainTextResponse("stopping\n", 503)(scope, receive, send)
 
     return admit
-
-
-def _carries(scope: Scope, token: str) -> bool:
-    given = [value for name, value in scope["headers"] if name == b"authorization"]
-    if len(given) != 1:
-        return False
-    scheme, _, credentials = given[0].partition(b" ")
-    return scheme.lower() == b"bearer" and hmac.compare_digest(credentials.strip(), token.encode())
 
 
 class EarlyResponse(PlainTextResponse):
@@ -85,16 +81,24 @@ class EarlyResponse(PlainTextResponse):
         await send({"type": "http.response.body", "body": b""})
 
 
-def metrics_route(collect: Callable[[float | None], CollectorRegistry]) -> Route:
-    """Serve /metrics in the format and encoding the scraper asks for.
+def metrics_route(
+    collect: Callable[[float | None, Collection[str]], CollectorRegistry], nodes: Collection[str] | None = None
+) -> Route:
+    """Serve /metrics in the format and encoding the scraper asks for, of all nodes or of those that `?node=` names.
 
-    `collect` gets the scrape timeout in seconds, None when the scraper names none, and runs in a thread.
+    `collect` gets the scrape timeout in seconds, None when the scraper names none, and the nodes that are asked for;
+    it runs in a thread. Without `nodes` there is nothing to choose from, and `?node=` says nothing.
     """
 
     async def metrics(request: Request) -> Response:
+        known = nodes or ()
+        chosen = request.query_params.getlist("node") or known
+        if nodes is not None and (unknown := [name for name in chosen if name not in known]):
+            return PlainTextResponse(f"there is no node {ascii(unknown[0])[:80]}\n", 404)
+
         def expose() -> Response:
             encode, content_type = _encoder(request.headers.get("accept", ""))
-            body = encode(collect(_scrape_timeout(request)))
+            body = encode(collect(_scrape_timeout(request), chosen))
             headers = {"Content-Type": content_type, "Vary": "Accept, Accept-Encoding"}
             if gzip_accepted(request.headers.get("accept-encoding", "")):
                 return Response(gzip.compress(body, 4), headers=headers | {"Content-Encoding": "gzip"})
@@ -140,33 +144,11 @@ async def in_thread(function: Callable[[], T]) -> T:
     return await answer
 
 
-def read_token(path: Path) -> str:
-    """Read the bearer token, one line of 16 to 1024 characters; warn when everybody may read the file.
-
-    Raises:
-        ConfigError: unreadable, or not such a line.
-    """
-    try:
-        with path.open("rb") as file:
-            content = file.read(4096)
-            everybody = path.stat().st_mode & 0o004
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}, expected the bearer token") from None
-    token = content.strip()
-    if not re.fullmatch(rb"[!-~]*", token):
-        raise ConfigError(f"{path}: expected the bearer token on one line, in printable ASCII without spaces")
-    if len(token) not in _TOKEN_LENGTH:
-        raise ConfigError(f"{path}: found {len(token)} characters, expected a token of 16 to 1024")
-    if everybody:
-        logger.warning("token file is readable by everybody", extra={"file": str(path)})
-    return token.decode()
-
-
-def bind(listen: str, *, token: str | None) -> socket.socket:
+def bind(listen: str, access: Access) -> socket.socket:
     """Listen on `host:port` (`[::1]:port`); port 0 takes a free one.
 
     Raises:
-        ConfigError: not such an address, not to be had, or beyond loopback without a token.
+        ConfigError: not such an address, not to be had, or beyond loopback for anybody.
     """
     match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\[\]:]+)):([0-9]{1,5})", listen)
     if not match or int(match[3]) > 65535:
@@ -179,23 +161,27 @@ def bind(listen: str, *, token: str | None) -> socket.socket:
         )[0]
     except (OSError, UnicodeError) as error:
         raise ConfigError(f"listen address {listen}: {getattr(error, 'strerror', None) or error}") from None
-    if token is None and not ipaddress.ip_address(address[0]).is_loopback:
-        raise ConfigError(
-            f"listen address {listen}: found no token, expected a `token_file` in the configuration:"
-            " without one only this machine is served (127.0.0.1 or [::1])"
-        )
+    if not ipaddress.ip_address(address[0]).is_loopback:
+        if not access.known_only:
+            found = "TLS that lets anybody in" if access.tls else "no token"
+            raise ConfigError(
+                f"listen address {listen}: found {found}, expected a `token_file` or a `client_ca_file` in the"
+                " configuration: without one only this machine is served (127.0.0.1 or [::1])"
+            )
+        if access.tls is None:
+            logger.warning("without TLS the token is sent for everybody on the way to read", extra={"address": listen})
     listening = socket.socket(family, kind, protocol)
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
-        listening.listen(2048)
+        listening.listen(_BACKLOG)
     except OSError as error:
         listening.close()
         raise ConfigError(f"listen address {listen}: {error.strerror}") from None
     return listening
 
 
-def server(app: ASGIApp) -> uvicorn.Server:
+def server(app: ASGIApp, access: Access) -> uvicorn.Server:
     """Make a quiet server for the app; it logs through our logging, warnings and errors only."""
     return _Server(
         uvicorn.Config(
@@ -213,13 +199,12 @@ def server(app: ASGIApp) -> uvicorn.Server:
             timeout_keep_alive=_KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=_STOP_SECONDS,
             h11_max_incomplete_event_size=_HEAD_BYTES,
-        )
+        ),
+        access,
     )
 
 
-def run(
-    app: ASGIApp, listen: str, *, token: str | None, on_ready: Callable[[str], None] = lambda address: None
-) -> None:
+def run(app: ASGIApp, listen: str, access: Access, *, on_ready: Callable[[str], None] = lambda address: None) -> None:
     """Serve until SIGTERM or SIGINT, then finish what is under way within 2 s and return; only in the main thread.
 
     `on_ready` is called with the actual address, `host:port`, once connections are accepted.
@@ -227,17 +212,36 @@ def run(
     Raises:
         ConfigError: the address cannot be listened on, see `bind`.
     """
-    listening = bind(listen, token=token)
+    listening = bind(listen, access)
     host, port = listening.getsockname()[:2]
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     with listening:
-        logger.info("listening", extra={"address": address})
+        logger.info("listening", extra={"tls": access.tls is not None, "address": address})
         on_ready(address)
-        server(app).run(sockets=[listening])
+        server(app, access).run(sockets=[listening])
 
 
 class _Server(uvicorn.Server):
     """Take a signal as the end of serving; the original raises it again afterwards, which would end the program."""
+
+    def __init__(self, config: uvicorn.Config, access: Access) -> None:
+        super().__init__(config)
+        self._access = access
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accept connections; the original gives a client a minute for its TLS handshake, and half of one to part."""
+        limits: dict[str, Any] = {}
+        if self._access.tls:
+            limits = {"ssl_handshake_timeout": _REQUEST_HEAD_SECONDS, "ssl_shutdown_timeout": _TLS_CLOSE_SECONDS}
+        loop = asyncio.get_running_loop()
+        self.servers = [
+            await loop.create_server(self._protocol, sock=each, backlog=_BACKLOG, ssl=self._access.tls, **limits)
+            for each in sockets or ()
+        ]
+        self.started = True
+
+    def _protocol(self) -> asyncio.Protocol:
+        return _Protocol(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -253,21 +257,29 @@ class _Server(uvicorn.Server):
 
 
 class _Protocol(H11Protocol):
-    """Give up on a client that has connected but not sent a request's head in time."""
+    """Give up on a client that does not send a request's head, does not send the rest, or does not read the answer."""
 
     _patience: asyncio.TimerHandle
+    _seen: object = None
+    """The request that was under way when it was last looked at."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)  # type: ignore[arg-type]
-        self._patience = self.loop.call_later(_REQUEST_HEAD_SECONDS, self._give_up)
+        self._patience = self.loop.call_later(_REQUEST_HEAD_SECONDS, self._look)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._patience.cancel()
         super().connection_lost(exc)
 
-    def _give_up(self) -> None:
-        if self.cycle is None:
-            self.transport.close()
+    def _look(self) -> None:
+        # Between requests uvicorn has a timer of its own: only until the first byte of the next one, and whether or not
+        # the answer has been taken.
+        waiting = self.timeout_keep_alive_task is None or self.transport.get_write_buffer_size() > 0
+        if self.cycle is self._seen and waiting:
+            self.transport.abort()
+            return
+        self._seen = self.cycle
+        self._patience = self.loop.call_later(_REQUEST_SECONDS, self._look)
 
 
 def _scrape_timeout(request: Request) -> float | None:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from exporter import __version__
-from exporter.cli import EXIT_USAGE, Command, common_options
+from exporter.cli import EXIT_USAGE, common_options
 from exporter.log import Format, Level, setup
+from remediate.asked import request_of, request_options
 
 if TYPE_CHECKING:
     from exporter.config import Config
@@ -23,41 +24,7 @@ _EXIT_FAILED = 1
 _EXIT_REFUSED = 3
 
 
-def _target(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
-    from exporter.version import NodeVersion, VersionError
-
-    if value is not None and value not in ("minimum", "suggested"):
-        try:
-            NodeVersion.parse(value)
-        except VersionError as error:
-            raise click.BadParameter(f"{error}; `minimum` and `suggested` are taken too") from None
-    return value
-
-
-def _sha256(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
-    if value is not None and (len(value) != 64 or set(value.lower()) - set("0123456789abcdef")):
-        raise click.BadParameter(f"{value[:80]!r} is no sha256, expected 64 hex digits")
-    return value
-
-
 _json_option = click.option("--json", "as_json", is_flag=True, help="For programs.")
-_REQUEST_OPTIONS = (
-    click.option("--to", callback=_target, metavar="minimum|suggested|X.Y.Z", help="Not what upstream's rule says."),
-    click.option("--start", type=click.Choice(["never", "if-crashed", "always"]), help="Not what the rules say."),
-    click.option("--stop-running", is_flag=True, help="Stop a running node for the update, and start it again."),
-    click.option(
-        "--artifact",
-        type=click.Path(exists=True, dir_okay=False, resolve_path=True),
-        help="Take this archive instead of downloading one; needs --sha256.",
-    ),
-    click.option("--sha256", callback=_sha256, metavar="HEX", help="What the archive's digest must be."),
-)
-
-
-def _request_options(command: Command) -> Command:
-    for option in reversed(_REQUEST_OPTIONS):
-        command = option(command)
-    return command
 
 
 @click.group()
@@ -75,7 +42,7 @@ def main() -> None:
 
 @main.command()
 @common_options
-@_request_options
+@request_options
 @_json_option
 @click.argument("node")
 def plan(node: str, as_json: bool, config_file: Path, log_level: Level, log_format: Format, **asked: Any) -> None:
@@ -85,14 +52,14 @@ def plan(node: str, as_json: bool, config_file: Path, log_level: Level, log_form
     """
     setup(Level(log_level), Format(log_format))
     with _assembled(config_file) as (config, assembly):
-        planned = assembly.remediation.plan(_request(config, config_file, node, asked))
+        planned = assembly.remediation.plan(request_of(config, config_file, node, asked))
     click.echo(json.dumps(planned.as_json(), indent=2) if as_json else planned)
     sys.exit(planned.exit_code)
 
 
 @main.command()
 @common_options
-@_request_options
+@request_options
 @_json_option
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.argument("nodes", nargs=-1, required=True, metavar="NODE...")
@@ -114,16 +81,16 @@ def run(
 
     reports = []
     with _assembled(config_file) as (config, assembly):
-        for request in [_request(config, config_file, node, asked) for node in nodes]:
+        for request in [request_of(config, config_file, node, asked) for node in nodes]:
             if not yes:
                 _ask(assembly, request)
             with _unless_busy():
                 reports.append(assembly.remediation.run(request))
             assembly.publisher.publish()
+            if not as_json:
+                click.echo(reports[-1])
     if as_json:
         click.echo(json.dumps([report.as_json() for report in reports], indent=2))
-    else:
-        click.echo("\n".join(str(report) for report in reports))
     sys.exit(worst(report.exit_code for report in reports))
 
 
@@ -175,7 +142,7 @@ def history(
 def serve(listen: str, also_work: bool, config_file: Path, log_level: Level, log_format: Format) -> None:
     """Take alerts from Alertmanager on /alertmanager, and leave requests for the worker; it acts on nothing itself.
 
-    Beyond this machine only with `remediation.webhook.token_file` in the configuration. Where no systemd starts the
+    Beyond this machine only with `token_file` or `client_ca_file` in `remediation.webhook`. Where no systemd starts the
     worker, --work does both: then what listens can act, so keep it on this machine.
 
     Example: storagenode-remediate serve --web.listen-address 127.0.0.1:19652
@@ -183,21 +150,22 @@ def serve(listen: str, also_work: bool, config_file: Path, log_level: Level, log
     setup(Level(log_level), Format(log_format))
     with _refusing():
         from exporter import web
+        from exporter.access import access
         from remediate.spool import Spool
         from remediate.webhook import create_webhook_app
 
         config, rules = _load(config_file)
         spool = Spool(rules.spool)
-        token = web.read_token(rules.webhook.token_file) if rules.webhook.token_file else None
+        admitted = access(rules.webhook)
         names = [node.name for node in config.nodes]
-        app = create_webhook_app(spool=spool, nodes=names, status_file=rules.status_file, token=token)
+        app = create_webhook_app(spool=spool, nodes=names, status_file=rules.status_file, access=admitted)
         if also_work:
             from remediate.background import working
 
             with working(config, rules, spool):
-                web.run(app, listen, token=token)
+                web.run(app, listen, admitted)
         else:
-            web.run(app, listen, token=token)
+            web.run(app, listen, admitted)
 
 
 @main.command()
@@ -227,11 +195,38 @@ def work(as_json: bool, config_file: Path, log_level: Level, log_format: Format)
     sys.exit(_EXIT_FAILED if left else 0)
 
 
+@main.command()
+@common_options
+@_json_option
+@click.argument("nodes", nargs=-1, metavar="[NODE]...")
+def doctor(nodes: tuple[str, ...], as_json: bool, config_file: Path, log_level: Level, log_format: Format) -> None:
+    """Say what would block or endanger an update, and what to do about it; of all nodes when none is named.
+
+    Changes nothing; run it as root, as whom the worker runs. docs/doctor.schema.json describes --json.
+    Exit code: 0 fine, 1 something would block or endanger an update, 2 usage or configuration.
+
+    Example: storagenode-remediate doctor node1
+    """
+    setup(Level(log_level), Format(log_format))
+    with _refusing():
+        from exporter.config import ConfigError
+        from remediate.doctor import examine
+
+        config, rules = _load(config_file)
+        for name in nodes:
+            if config.node(name) is None:
+                known = ", ".join(node.name for node in config.nodes)
+                raise ConfigError(f"{config_file}: nodes: there is no {name!r}, expected one of: {known}")
+        diagnosis = examine(config, rules, [node for node in config.nodes if node.name in nodes or not nodes])
+    click.echo(json.dumps(diagnosis.as_json(), indent=2) if as_json else diagnosis)
+    sys.exit(diagnosis.exit_code)
+
+
 def _load(config_file: Path) -> "tuple[Config, Rules]":
-    from exporter.config import load
+    from exporter.discover import load_or_discover
     from remediate.rules import rules
 
-    config = load(config_file)
+    config = load_or_discover(config_file)
     return config, rules(config, source=str(config_file))
 
 
@@ -249,19 +244,6 @@ def _assembled(config_file: Path) -> "Iterator[tuple[Config, Assembly]]":
                 yield config, assembly
         except DatabaseError as error:
             _fail(f"remediation.state_dir: {rules.state_dir} cannot be used any more: {error}", _EXIT_FAILED)
-
-
-def _request(config: "Config", config_file: Path, node: str, asked: dict[str, Any]) -> "Request":
-    from exporter.config import ConfigError
-    from remediate.decision import Request, Trigger
-    from remediate.rules import Start
-
-    if config.node(node) is None:
-        known = ", ".join(each.name for each in config.nodes)
-        raise ConfigError(f"{config_file}: nodes: there is no {node!r}, expected one of: {known}")
-    if (asked["artifact"] is None) != (asked["sha256"] is None):
-        raise click.UsageError("--artifact and --sha256 go together")
-    return Request(node=node, trigger=Trigger.PERSON, **asked | {"start": asked["start"] and Start(asked["start"])})
 
 
 def _ask(assembly: "Assembly", request: "Request") -> None:

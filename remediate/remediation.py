@@ -31,7 +31,7 @@ from remediate.plan import Step
 from remediate.report import Plan, Report
 from remediate.rules import Rules
 from remediate.steps.fetch import Progress
-from remediate.steps.probe import executor
+from remediate.steps.probe import executor, hidden
 from remediate.store import Store
 
 logger = logging.getLogger(__name__)
@@ -53,12 +53,11 @@ class Remediation:
         changed: Callable[[], None] = lambda: None,
         now: Callable[[], float] = time.time,
     ) -> None:
-        hidden = [path for node in config.nodes for path in (node.config_dir, node.identity, node.storage) if path]
         self._config = config
         self._rules = rules
         self._store = store
         self._now = now
-        self._execute = executor(hidden, rules)
+        self._execute = executor(hidden(config), rules)
         self._observer = Observer(config, execute=self._execute, cache_dir=None, fresh=True)
         self._means = Means(
             config=config,

@@ -17,6 +17,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from exporter.access import Access
 from exporter.web import HEALTH_PATHS, EarlyResponse, create_app, health_routes, in_thread, metrics_route
 from remediate.metrics import RemediationCollector
 from remediate.spool import Spool
@@ -189,12 +190,12 @@ async def _body(request: Request) -> bytes | None:
     return bytes(body)
 
 
-def create_webhook_app(*, spool: Spool, nodes: Collection[str], status_file: Path, token: str | None) -> ASGIApp:
+def create_webhook_app(*, spool: Spool, nodes: Collection[str], status_file: Path, access: Access) -> ASGIApp:
     """Serve the webhook, health, and the remediation's metrics."""
     webhook = Webhook(spool, nodes)
     registry = CollectorRegistry()
     registry.register(RemediationCollector(spool, nodes, status_file))
     registry.register(webhook.requests)
     registry.register(webhook.alerts)
-    routes = [webhook.route(), metrics_route(lambda timeout: registry), *health_routes()]
-    return webhook.counted(create_app(routes, token=token))
+    routes = [webhook.route(), metrics_route(lambda timeout, chosen: registry), *health_routes()]
+    return webhook.counted(create_app(routes, access))

@@ -1,4 +1,4 @@
-"""Write the metric table into the README: `python -m tests.readme`; a test holds that it is up to date."""
+"""Write the tables into the README that come from elsewhere: `python -m tests.readme`; a test holds them up to date."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,9 +11,9 @@ from remediate import metrics as remediate_metrics
 from remediate.published import Published
 from remediate.spool import Spool
 from remediate.webhook import Webhook
+from tests.exporter import process_cases, systemd_cases
 
 README = Path(__file__).parents[1] / "README.md"
-_BEGIN, _END = "<!-- metrics -->\n", "<!-- /metrics -->"
 
 
 def metric_families() -> Iterator[Metric]:
@@ -25,7 +25,7 @@ def metric_families() -> Iterator[Metric]:
     yield from webhook.alerts.collect()
 
 
-def table() -> str:
+def metrics() -> str:
     """Give the table, one metric a row."""
     rows = ["| metric | labels | meaning |", "|---|---|---|"]
     for family in metric_families():
@@ -35,11 +35,24 @@ def table() -> str:
     return "\n".join(rows) + "\n"
 
 
-def with_table(text: str) -> str:
-    """Put the table in its place in the README's text."""
-    before, _, rest = text.partition(_BEGIN)
-    _, _, after = rest.partition(_END)
-    return before + _BEGIN + table() + _END + after
+def states() -> str:
+    """Give what each thing that can happen to a node is called, from the cases that the tests do to real nodes."""
+    rows = ["| under | what happened | service state |", "|---|---|---|"]
+    for case in systemd_cases.CASES:
+        state = f"`{case.state}`" + (f", later `{case.later}`" if case.later else "")
+        rows.append(f"| systemd | {case.what} | {state} |")
+    processes = [*((case.what, case.state) for case in process_cases.CASES), *process_cases.HIDDEN]
+    rows += [f"| a bare process | {what} | `{state}` |" for what, state in processes]
+    return "\n".join(rows) + "\n"
+
+
+def with_tables(text: str) -> str:
+    """Put each table in its place in the README's text."""
+    for name, table in {"metrics": metrics(), "states": states()}.items():
+        before, begin, rest = text.partition(f"<!-- {name} -->\n")
+        _, end, after = rest.partition(f"<!-- /{name} -->")
+        text = before + begin + table + end + after
+    return text
 
 
 def _labels(family: Metric) -> list[str]:
@@ -50,4 +63,4 @@ def _labels(family: Metric) -> list[str]:
 
 
 if __name__ == "__main__":
-    README.write_text(with_table(README.read_text()))
+    README.write_text(with_tables(README.read_text()))

@@ -9,17 +9,18 @@ from time import monotonic
 from starlette.types import ASGIApp
 
 from exporter import web
+from exporter.access import Access
 
 
 @contextmanager
-def serving(app: ASGIApp) -> Iterator[str]:
-    """Serve on a free port of loopback, in a thread; yield `http://127.0.0.1:PORT`."""
-    listening = web.bind("127.0.0.1:0", token=None)
-    server = web.server(app)
+def serving(app: ASGIApp, access: Access = web.OPEN) -> Iterator[str]:
+    """Serve on a free port of loopback, in a thread; yield `http://127.0.0.1:PORT`, or `https:`."""
+    listening = web.bind("127.0.0.1:0", access)
+    server = web.server(app, access)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()
     try:
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        yield f"http{'s' if access.tls else ''}://127.0.0.1:{listening.getsockname()[1]}"
     finally:
         server.should_exit = True
         thread.join()
@@ -27,8 +28,8 @@ def serving(app: ASGIApp) -> Iterator[str]:
 
 
 def connect(url: str) -> socket.socket:
-    """Open a bare connection to `http://HOST:PORT`, or `HOST:PORT`."""
-    host, _, port = url.removeprefix("http://").rpartition(":")
+    """Open a bare connection to `http://HOST:PORT`, `https:` or `HOST:PORT`."""
+    host, _, port = url.removeprefix("http://").removeprefix("https://").rpartition(":")
     return socket.create_connection((host.strip("[]"), int(port)), timeout=10)
 
 

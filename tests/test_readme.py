@@ -10,13 +10,21 @@ from exporter.config import Config, NodeConfig, validate
 from exporter.status import ServiceState
 from remediate.cli import main as remediate_main
 from remediate.rules import Rules, Start, VerifyMode, rules
-from tests.readme import README, with_table
+from tests.readme import README, states, with_tables
 
 TEXT = README.read_text()
 
 
-def test_the_metric_table_is_that_of_the_code() -> None:
-    assert with_table(TEXT) == TEXT, "run: python -m tests.readme"
+def test_the_tables_are_those_of_the_code_and_the_tests() -> None:
+    assert with_tables(TEXT) == TEXT, "run: python -m tests.readme"
+    for name in ("metrics", "states"):
+        assert TEXT.count(f"<!-- {name} -->\n") == TEXT.count(f"<!-- /{name} -->") == 1
+
+
+def test_every_state_happens_in_the_tests() -> None:
+    table = states()
+    assert [state for state in ServiceState if f"`{state}` |" not in table] == []
+    assert "|  |" not in table
 
 
 def test_the_configuration_it_shows_is_valid() -> None:

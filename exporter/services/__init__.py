@@ -11,8 +11,11 @@ from exporter.status import ServiceStatus
 class ServiceReader(Protocol):
     """Reads the state of one node's service."""
 
-    def read(self, timeout: float) -> ServiceStatus:
-        """Say how the service is, within `timeout` seconds; what cannot be seen is `unknown`, with the reason."""
+    def read(self, timeout: float, since: float | None = None) -> ServiceStatus:
+        """Say how the service is, within `timeout` seconds; what cannot be seen is `unknown`, with the reason.
+
+        What was seen since the time `since` (monotonic seconds) will do; without it, only what is seen from now on.
+        """
         ...
 
 

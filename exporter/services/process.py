@@ -2,9 +2,12 @@
 
 import os
 import pwd
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
+from threading import Lock
 
 from exporter.config import NodeConfig, ProcessService
 from exporter.status import ServiceState, ServiceStatus
@@ -24,11 +27,12 @@ class ProcessReader:
         self._node = node
         self._service = service
 
-    def read(self, timeout: float) -> ServiceStatus:
+    def read(self, timeout: float, since: float | None = None) -> ServiceStatus:
         """Look for the process; `timeout` is for the waiting that other managers need."""
+        asked = time.monotonic() if since is None else since
         try:
             user = pwd.getpwnam(self._service.user).pw_uid if self._service.user else None
-            running, hidden = self._find(user)
+            running, hidden = self._find(user, asked)
         except KeyError:
             return _unknown(f"the node's user {self._service.user!r} does not exist on this host")
         except OSError as error:
@@ -45,60 +49,119 @@ class ProcessReader:
             return _unknown("/proc hides the processes of others from us")
         return ServiceStatus(state=ServiceState.STOPPED, detail=f"no process runs {self._node.binary}")
 
-    def _find(self, user: int | None) -> tuple[int | None, int | None]:
+    def _find(self, user: int | None, asked: float) -> tuple[int | None, int | None]:
         """Return the node's process, or else one that may be it but may not be looked into."""
         path = self._node.binary.resolve()
-        installed = path.stat() if path.exists() else None
+        ours = self._node.config_dir.resolve() if self._node.config_dir else None
+        installed, deleted = _file(path), f"{path} (deleted)"
+        table = _TABLE.read(asked)
         hidden = None
-        for pid in self._candidates():
+        for process in self._candidates(table):
             try:
-                executable = _PROC / str(pid) / "exe"
-                if str(executable.readlink()) == f"{path} (deleted)":
-                    matches = True  # the file was replaced while it runs
-                else:
-                    matches = installed is not None and os.path.samestat(executable.stat(), installed)
-                if matches and self._is_node(pid):
-                    return pid, None
+                if process.link is None:
+                    if hidden is None and process.may_be_run_by(user) and process.is_node(ours):
+                        hidden = process.pid
+                    continue
+                # As `deleted`, its file was replaced while it runs.
+                if (process.file == installed or process.link == deleted) and process.is_node(ours):
+                    return process.pid, None
             except (FileNotFoundError, ProcessLookupError):
-                continue  # it has ended, or is the kernel's own
+                continue  # it has ended
             except PermissionError:
-                if hidden is None and self._may_be_node(pid, user):
-                    hidden = pid
+                hidden = process.pid if hidden is None else hidden
         return None, hidden
 
-    def _candidates(self) -> Iterator[int]:
+    def _candidates(self, table: "Mapping[int, _Process]") -> "Iterator[_Process]":
         if self._service.pid_file is not None:
             # Without it, or with half of one, the other processes tell.
             with suppress(FileNotFoundError, ValueError):
-                yield int(self._service.pid_file.read_text()[:20])
-        yield from (int(entry.name) for entry in os.scandir(_PROC) if entry.name.isdecimal())
+                named = table.get(int(self._service.pid_file.read_text()[:20]))
+                if named is not None:
+                    yield named
+        yield from table.values()
 
-    def _is_node(self, pid: int) -> bool:
-        """Whether a process of this binary is this node: not some other command of it, nor another node's."""
-        arguments = (_PROC / str(pid) / "cmdline").read_bytes().split(b"\0")[1:-1]
-        ours, theirs = self._node.config_dir, _config_dir(arguments)
-        same = ours is None or theirs is None or not theirs.is_absolute() or ours.resolve() == theirs.resolve()
-        return b"run" in arguments and same
 
-    def _may_be_node(self, pid: int, user: int | None) -> bool:
-        """Whether a process whose program we may not see may be the node: by its arguments, and whom it runs as.
+class _Process:
+    """A process as it was when the table was read; what only few ask for is read when it is asked for."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self._folder = f"{_PROC}/{pid}"
+        self.link: str | None = None
+        """What its executable's link says; None where we may not see it."""
+        self.file: tuple[int, int] | None = None
+        """Device and inode of its executable."""
+        try:
+            found = os.stat(f"{self._folder}/exe")  # noqa: PTH116  thousands of them: a Path takes several times as long
+            self.file = found.st_dev, found.st_ino
+            self.link = os.readlink(f"{self._folder}/exe")  # noqa: PTH115
+        except PermissionError:
+            pass
+
+    def is_node(self, ours: Path | None) -> bool:
+        """Whether it is this node, by its arguments: not some other command of the binary, nor another node's."""
+        runs, theirs = self._arguments
+        return runs and (ours is None or theirs is None or ours == theirs)
+
+    def may_be_run_by(self, user: int | None) -> bool:
+        """Whether it runs as this user, if one is named.
 
         Who owns the files in /proc does not tell: root does, for a process that may not be dumped.
         """
-        try:
-            lines = (_PROC / str(pid) / "status").read_text(errors="replace").splitlines()
-            (uids,) = (line.split()[1:] for line in lines if line.startswith("Uid:"))
-            return self._is_node(pid) and (user is None or str(user) in uids)
-        except (FileNotFoundError, ProcessLookupError):
-            return False
-        except PermissionError:
-            return True
+        return user is None or user in self._users
+
+    @cached_property
+    def _arguments(self) -> tuple[bool, Path | None]:
+        arguments = Path(self._folder, "cmdline").read_bytes().split(b"\0")[1:-1]
+        config_dir = _config_dir(arguments)
+        return b"run" in arguments, config_dir.resolve() if config_dir and config_dir.is_absolute() else None
+
+    @cached_property
+    def _users(self) -> Sequence[int]:
+        lines = Path(self._folder, "status").read_text(errors="replace").splitlines()
+        return [int(user) for line in lines if line.startswith("Uid:") for user in line.split()[1:]]
+
+
+class _Table:
+    """All processes, read once for all nodes of one observation."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._began = 0.0
+        self._processes: Mapping[int, _Process] = {}
+
+    def read(self, asked: float) -> Mapping[int, _Process]:
+        """Return the processes as they were at a time after `asked`."""
+        with self._lock:
+            if self._began <= asked:
+                self._began = time.monotonic()
+                self._processes = dict(self._scan())
+            return self._processes
+
+    def _scan(self) -> Iterator[tuple[int, _Process]]:
+        for entry in os.scandir(_PROC):
+            if entry.name.isdecimal():
+                # It may have ended, or be the kernel's own.
+                with suppress(FileNotFoundError, ProcessLookupError):
+                    yield int(entry.name), _Process(int(entry.name))
+
+
+_TABLE = _Table()
 
 
 def reader(node: NodeConfig) -> ProcessReader:
     """Return the reader of a node's process."""
     assert isinstance(node.service, ProcessService)
     return ProcessReader(node, node.service)
+
+
+def _file(path: Path) -> tuple[int, int] | None:
+    """Return device and inode; None where there is no such file."""
+    try:
+        found = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _config_dir(arguments: list[bytes]) -> Path | None:

@@ -1,5 +1,6 @@
 """How a node that systemd manages is: its unit's properties over D-Bus, and what they mean together."""
 
+import re
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,7 @@ from exporter.dbus import SYSTEM_BUS
 from exporter.status import ServiceState, ServiceStatus
 
 _NAME = "org.freedesktop.systemd1"
-_MANAGER = DBusAddress("/org/freedesktop/systemd1", _NAME, f"{_NAME}.Manager")
+_UNITS = "/org/freedesktop/systemd1/unit/"
 LOOP_WINDOW_SECONDS = 600
 YOUNG_SECONDS = 60
 _CLD_EXITED = 1
@@ -144,7 +145,7 @@ def _since_start(seen: Sequence[Seen], unit: UnitProperties, now: float) -> tupl
 
 def _was_being_stopped(unit: UnitProperties) -> bool:
     """Whether the last main process ended because somebody, not systemd on its own account, stopped the unit."""
-    if unit.result in ("watchdog", "oom-kill"):
+    if unit.result in ("watchdog", "oom-kill", "start-limit-hit"):
         return False
     outlived = unit.result == "timeout" and unit.active_exit_usec - unit.active_enter_usec >= unit.runtime_max_usec
     return unit.exec_main_start_usec <= unit.active_exit_usec < unit.exec_main_exit_usec and not outlived
@@ -174,8 +175,8 @@ class SystemdReader:
         self._unit = unit
         self._seen: deque[Seen] = deque()
 
-    def read(self, timeout: float) -> ServiceStatus:
-        """Say how the unit is, within `timeout` seconds; without a bus, or without systemd on it, that is unknown."""
+    def read(self, timeout: float, since: float | None = None) -> ServiceStatus:
+        """Say how the unit is now; without a bus, or without systemd on it, or beyond the time, that is unknown."""
         try:
             unit = read_properties(self._unit, timeout)
         except TimeoutError:
@@ -199,20 +200,24 @@ def reader(node: NodeConfig) -> SystemdReader:
 
 
 def read_properties(unit: str, timeout: float) -> UnitProperties:
-    """Ask systemd for a unit; LoadUnit, since GetUnit knows no unit that is not in memory.
+    """Ask systemd for a unit by the path it has on the bus, which also finds a unit that is not in memory.
 
     Raises:
         TimeoutError, OSError, DBusErrorResponse: as `SystemBus.call`.
     """
     deadline = time.monotonic() + timeout
-    (path,) = SYSTEM_BUS.call(new_method_call(_MANAGER, "LoadUnit", "s", (unit,)), timeout)
+    address = DBusAddress(_UNITS + _escaped(unit), _NAME, "org.freedesktop.DBus.Properties")
     properties: dict[str, Any] = {}
     for interface in ("Unit", "Service"):
-        address = DBusAddress(path, _NAME, "org.freedesktop.DBus.Properties")
         message = new_method_call(address, "GetAll", "s", (f"{_NAME}.{interface}",))
         (found,) = SYSTEM_BUS.call(message, deadline - time.monotonic())
         properties |= {name: value for name, (_, value) in found.items()}
     return unit_properties(properties)
+
+
+def _escaped(unit: str) -> str:
+    """Write a unit's name as it stands in its path on the bus (systemd/systemd, bus-label.c)."""
+    return re.sub(r"^[0-9]|[^A-Za-z0-9]", lambda found: f"_{ord(found[0]):02x}", unit)
 
 
 def unit_properties(properties: Mapping[str, Any]) -> UnitProperties:

@@ -35,7 +35,8 @@ def get(url: str, timeout: float) -> Answer | Failure:
     except (OSError, http.client.HTTPException) as error:
         if time.monotonic() >= deadline:
             return _too_late(url, timeout)
-        return Failure(FailureReason.UNREACHABLE, f"{url}: {error or type(error).__name__}")
+        # What the other side has sent may be in it, whatever that is.
+        return Failure(FailureReason.UNREACHABLE, f"{url}: {ascii(str(error))[1:-1][:200] or type(error).__name__}")
     # What was cut off at the deadline may look like a short but complete body.
     return _too_late(url, timeout) if time.monotonic() >= deadline else answer
 

@@ -96,13 +96,19 @@ class VersionServer:
 
     def _load(self) -> AllowedVersions | None:
         match self._cache.read(_CACHE_FILE):
-            case {"url": self._url, "fetched": float(fetched), "document": str(document)}:
+            case None:
+                return None
+            case {"url": str(url), "fetched": float(fetched), "document": str(document)}:
+                if url != self._url:
+                    return None
                 try:
                     return parse_document(document.encode(), fetched=fetched)
-                except DocumentError:
-                    return None
+                except DocumentError as error:
+                    reason = str(error)
             case _:
-                return None
+                reason = "it is no document with its address and time"
+        self._cache.spoiled(_CACHE_FILE, reason)
+        return None
 
     def _age(self, time: float) -> float:
         """Return seconds since then; for ever when that lies in the future, since then a clock was set."""

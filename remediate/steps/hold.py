@@ -5,6 +5,7 @@ never installs it again; one that is killed while it unpacks leaves a file that 
 with upstream's 1.162.3). So it is looked at before and after, and what our stopping caused is undone.
 """
 
+import glob
 import logging
 import os
 import re
@@ -85,19 +86,33 @@ def release(held: Mapping[str, Any], binary: Path) -> list[str]:
     return undone
 
 
+def downloads(binary: Path) -> list[Path]:
+    """Find what an updater has left beside a binary while it unpacked or tried a new one."""
+    prefix = f"{binary.name}."
+    beside = binary.parent.glob(f"{glob.escape(prefix)}*")
+    return [path for path in beside if _DOWNLOADED.fullmatch(path.name.removeprefix(prefix))]
+
+
+def verdict(unit: str) -> Path:
+    """Say where an updater writes down which version failed, so as never to try it again.
+
+    Upstream names the file after what it calls the node (storj/storj, cmd/storagenode-updater/update.go).
+
+    Raises:
+        ServiceError: systemd does not say what the updater runs.
+    """
+    command, directory = SystemdControl(unit).command()
+    name = f"{_VERDICT}{_option(command, '--service-name') or 'storagenode'}.json"
+    return Path(directory, _option(command, "--binary-store-dir"), name)
+
+
 def _traces(unit: str, binary: Path) -> dict[str, list[int]]:
     """Find the files by which an updater blocks itself, each with what tells whether it has changed.
 
     Raises:
         ServiceError: systemd does not say what the updater runs.
     """
-    command, directory = SystemdControl(unit).command()
-    prefix = f"{binary.name}."
-    beside = binary.parent.glob(f"{prefix}*")
-    paths = [path for path in beside if _DOWNLOADED.fullmatch(path.name.removeprefix(prefix))]
-    # upstream names it after what it calls the node (storj/storj, cmd/storagenode-updater/update.go)
-    verdict = f"{_VERDICT}{_option(command, '--service-name') or 'storagenode'}.json"
-    paths.append(Path(directory, _option(command, "--binary-store-dir"), verdict))
+    paths = [*downloads(binary), verdict(unit)]
     found = {}
     for path in paths:
         try:

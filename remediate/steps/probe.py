@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from exporter.config import ConfigError
+from exporter.config import Config, ConfigError
 from exporter.sources.binary import Completed, Execute, parse_version_output, run_directly
 from exporter.version import NodeVersion
 from remediate.journal import Outcome
@@ -29,6 +29,11 @@ _PROTECTED = frozenset({"home", "root", "tmp"})
 """What other settings of the unit take away."""
 _LINKER_CACHE = "/etc/ld.so.cache"
 _FLAGS = ("version", "--tracing.enabled=false", "--metrics.addr=")
+
+
+def hidden(config: Config) -> list[Path]:
+    """List what no binary may see while it is run for its version: the nodes' data and identities."""
+    return [path for node in config.nodes for path in (node.config_dir, node.identity, node.storage) if path]
 
 
 def executor(hidden: Sequence[Path], rules: Rules) -> Execute:

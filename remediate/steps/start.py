@@ -33,8 +33,8 @@ def start(node: NodeConfig, control: ServiceControl, look: Look, target: NodeVer
     A node that runs without answering may be migrating its databases: after `patience` seconds it is left as it is,
     unconfirmed.
     """
-    if (missing := _storage_missing(node)) is not None:
-        return Outcome.START_FAILED, missing
+    if (missing := storage_missing(node)) is not None:
+        return Outcome.START_FAILED, f"{node.name} was not started: {missing}"
     try:
         control.start()
     except ServiceError as error:
@@ -62,16 +62,16 @@ def _confirm(node: NodeConfig, look: Look, target: NodeVersion, deadline: float)
     return Outcome.UNCONFIRMED, f"{node.name} was started and has not shown {target}: {problem}"
 
 
-def _storage_missing(node: NodeConfig) -> str | None:
+def storage_missing(node: NodeConfig) -> str | None:
     """Say why the node must not be started without its storage: it would lose its audits within hours."""
     storage = node.storage or _configured_storage(node)
     if storage is None:
-        return f"{node.name} was not started: its storage is not known, set `storage` or `config_dir`"
+        return "its storage is not known, set `storage` or `config_dir`"
     try:
         _read(storage, _MARKER)
     except (OSError, ValueError) as error:
         problem = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
-        return f"{node.name} was not started: its storage may not be there, {storage / _MARKER}: {problem}"
+        return f"its storage may not be there, {storage / _MARKER}: {problem}"
     return None
 
 

@@ -6,6 +6,8 @@ import logging
 import os
 import stat
 import struct
+from collections.abc import Iterator
+from enum import StrEnum
 
 from exporter.sources.binary import Execute
 from exporter.version import NodeVersion
@@ -30,6 +32,50 @@ def inode(directory: Directory, name: str) -> Inode | None:
     return None if status is None else Inode(status.st_dev, status.st_ino)
 
 
+class Obstacle(StrEnum):
+    """What in a folder keeps a new binary from taking the old one's place."""
+
+    NO_FILE = "no_file"
+    PROTECTED = "protected"
+    IN_THE_WAY = "in_the_way"
+    NOEXEC = "noexec"
+    NO_ROOM = "no_room"
+    NOT_WRITABLE = "not_writable"
+
+
+def obstacles(directory: Directory, name: str, staged: str, backup: str) -> Iterator[tuple[Obstacle, str]]:
+    """Look for what stands in the way of a new binary, as far as that is seen without writing anything.
+
+    Raises:
+        OSError: the binary cannot be opened.
+    """
+    where = directory.path
+    status = directory.stat(name)
+    if status is None or not stat.S_ISREG(status.st_mode):
+        yield Obstacle.NO_FILE, f"{where / name}: no regular file any more"
+        return
+    if _protected(directory, name):
+        yield Obstacle.PROTECTED, f"{where / name}: may not be replaced, it is immutable or append-only (chattr)"
+    for leftover in (staged, backup):
+        if (found := directory.stat(leftover)) is not None and stat.S_ISDIR(found.st_mode):
+            yield Obstacle.IN_THE_WAY, f"{where / leftover}: is a directory, and has to go first"
+    system = os.fstatvfs(directory.fd)
+    if system.f_flag & os.ST_NOEXEC:
+        yield Obstacle.NOEXEC, f"{where}: its file system is mounted noexec, nothing there can be run"
+    free, needed = system.f_bavail * system.f_frsize, _ROOM * status.st_size
+    if free < needed:
+        yield Obstacle.NO_ROOM, f"{where}: {free} bytes are free, {needed} are needed"
+    problem = None
+    if system.f_flag & os.ST_RDONLY:
+        problem = errno.EROFS
+    elif _flags(directory.fd) & _PROTECTED:
+        problem = errno.EPERM
+    elif not os.access(".", os.W_OK | os.X_OK, dir_fd=directory.fd, effective_ids=True):
+        problem = errno.EACCES
+    if problem is not None:
+        yield Obstacle.NOT_WRITABLE, f"{where}: cannot be written: {os.strerror(problem)}"
+
+
 def check(directory: Directory, name: str, staged: str, backup: str) -> None:
     """Look whether the folder can take a new binary, before anything is fetched.
 
@@ -37,20 +83,8 @@ def check(directory: Directory, name: str, staged: str, backup: str) -> None:
         StepError: it cannot, and why.
     """
     where = directory.path
-    status = directory.stat(name)
-    if status is None or not stat.S_ISREG(status.st_mode):
-        raise StepError(Outcome.ABANDONED, f"{where / name}: no regular file any more")
-    if _protected(directory, name):
-        raise StepError(Outcome.FAILED, f"{where / name}: may not be replaced, it is immutable or append-only (chattr)")
-    for leftover in (staged, backup):
-        if (found := directory.stat(leftover)) is not None and stat.S_ISDIR(found.st_mode):
-            raise StepError(Outcome.FAILED, f"{where / leftover}: is a directory, and has to go first")
-    system = os.fstatvfs(directory.fd)
-    if system.f_flag & os.ST_NOEXEC:
-        raise StepError(Outcome.FAILED, f"{where}: its file system is mounted noexec, nothing there can be run")
-    free, needed = system.f_bavail * system.f_frsize, _ROOM * status.st_size
-    if free < needed:
-        raise StepError(Outcome.FAILED, f"{where}: {free} bytes are free, {needed} are needed")
+    for obstacle, detail in obstacles(directory, name, staged, backup):
+        raise StepError(Outcome.ABANDONED if obstacle is Obstacle.NO_FILE else Outcome.FAILED, detail)
     try:
         if directory.remove(staged):
             logger.warning("removed a leftover", extra={"file": str(where / staged)})
@@ -132,15 +166,21 @@ def prune(directory: Directory, prefix: str, keep: str) -> list[str]:
 
 
 def _protected(directory: Directory, name: str) -> bool:
-    """Whether even root may not put another file in this one's place; not every file system can tell."""
+    """Whether even root may not put another file in this one's place."""
     fd = directory.open(name)
+    try:
+        return bool(_flags(fd) & _PROTECTED)
+    finally:
+        os.close(fd)
+
+
+def _flags(fd: int) -> int:
+    """Read the attributes that chattr sets; not every file system has any."""
     try:
         (flags,) = struct.unpack("l", fcntl.ioctl(fd, _GET_FLAGS, bytes(struct.calcsize("l"))))
     except OSError:
-        return False
-    finally:
-        os.close(fd)
-    return bool(flags & _PROTECTED)
+        return 0
+    return int(flags)
 
 
 def _inode_of(fd: int) -> Inode:

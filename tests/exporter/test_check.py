@@ -5,9 +5,12 @@ from datetime import UTC, datetime
 import pytest
 
 from exporter.allowed import UpdateState, Verdict
-from exporter.check import advice, as_json, exit_code, table, verdict
+from exporter.check import advice, exit_code, table, verdict
+from exporter.checked import as_json
 from exporter.status import NodeStatus, ServiceState, ServiceStatus
 from exporter.version import NodeVersion
+from exporter.watch import _tell
+from tests import schemas
 from tests.exporter.test_metrics import DARK, DOWN, RUNNING
 
 NOW = datetime.fromtimestamp(1_794_000_000 + 7300, UTC)
@@ -97,6 +100,36 @@ def test_json_says_it_all_in_plain_types() -> None:
     assert (up["installed_version"], up["running_version"]) == ("1.105.0-rc", "1.104.6")
     assert (up["below_minimum"], up["deadlocked"], up["restart_pending"]) == (False, False, True)
     assert (down["update_state"], down["target_version"], down["deadlocked"]) == ("below_minimum", "1.104.5", True)
-    assert down["failures"] == {"running": "timeout: no answer within 2 s"}
+    assert down["unknown"] == {"running_version": "timeout: no answer within 2 s"}
     assert (dark["deadlocked"], dark["installed_version"], dark["minimum_version"]) == (None, None, None)
-    assert dark["failures"].keys() == {"installed", "running", "allowed"}
+    assert dark["unknown"] == {
+        "service": "no bus",
+        "installed_version": "timeout: no answer within 2 s",
+        "running_version": "timeout: no answer within 2 s",
+        "minimum_version": "timeout: no answer within 2 s",
+        "update_state": "the installed version is not known",
+    }
+    assert up["unknown"] == {}
+
+
+def test_the_schema_is_that_of_what_is_printed() -> None:
+    assert schemas.path("check").read_text() == schemas.schema("check"), "run: python -m tests.schemas"
+    printed = json.dumps(as_json([RUNNING, DOWN, DARK]))
+    (required,) = {tuple(sorted(node)) for node in json.loads(printed)}
+    described = json.loads(schemas.schema("check"))["$defs"]["CheckedNode"]
+    assert tuple(sorted(described["required"])) == required
+    assert schemas.PRINTED["check"].dump_json(schemas.PRINTED["check"].validate_json(printed)) == compact(printed)
+
+
+def test_watching_is_silent_while_only_the_last_contact_changes(capsys: pytest.CaptureFixture[str]) -> None:
+    seen = _tell([RUNNING, DOWN], {}, as_json=True)
+    assert [json.loads(line)["node"] for line in capsys.readouterr().out.splitlines()] == ["up", "down"]
+    seen = _tell([replace(RUNNING, last_contact=1_795_000_009.0), DOWN], seen, as_json=True)
+    assert capsys.readouterr().out == ""
+    _tell([RUNNING, in_state(ServiceState.CRASHED)], seen, as_json=True)
+    (line,) = capsys.readouterr().out.splitlines()
+    assert json.loads(line)["service"]["state"] == "crashed"
+
+
+def compact(text: str) -> bytes:
+    return json.dumps(json.loads(text), separators=(",", ":")).encode()

@@ -1,9 +1,13 @@
+import fcntl
 import json
 import os
 import pty
+import re
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 import urllib.error
 import urllib.request
@@ -18,6 +22,8 @@ import exporter
 from tests.exporter.hostile import server
 from tests.simulators import build
 from tests.simulators.version_server import VersionServer
+
+pytestmark = pytest.mark.slow
 
 REPOSITORY = Path(__file__).parents[2]
 PROGRAM = [sys.executable, "-c", "from exporter.cli import main; main(prog_name='storagenode-exporter')"]
@@ -86,6 +92,75 @@ def test_check_has_colors_on_a_terminal(config: Path) -> None:
     os.close(theirs)
     assert b"\x1b[31mold" in os.read(ours, 65536)
     os.close(ours)
+
+
+@contextmanager
+def watching(config: Path, *arguments: str, **streams: Any) -> Iterator[subprocess.Popen[str]]:
+    """Run `check --watch`, and end it when that has not happened yet."""
+    command = [*PROGRAM, "check", "--watch", "--config.file", str(config), *arguments]
+    process = subprocess.Popen(command, text=True, cwd=REPOSITORY, stderr=subprocess.PIPE, **streams)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_watching_in_a_pipe_says_what_changes(config: Path) -> None:
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"refresh": "1ms"}))
+    with watching(config, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        first, second = process.stdout.readline(), process.stdout.readline()
+        assert re.match(r"\d{4}-\d\d-\d\dT[\d:]{8}Z  old  stopped  .*DEADLOCKED  It is too old", first)
+        assert "new  stopped  -  1.104.5  -  1.104.5  current" in second
+        time.sleep(2.5)  # a look in which nothing has changed
+        build.node("1.104.5", config.parent / "old")
+        assert "old  stopped  -  1.104.5  -  1.104.5  current" in process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        said, complained = process.communicate(timeout=5)
+        assert (process.returncode, said, complained) == (0, "", "")
+
+
+def test_watching_ends_with_the_last_exit_code(config: Path) -> None:
+    with watching(config, "--json", stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        lines = [json.loads(process.stdout.readline()) for _ in range(2)]
+        assert [(line["node"], line["deadlocked"]) for line in lines] == [("old", True), ("new", False)]
+        process.send_signal(signal.SIGINT)
+        assert process.wait(5) == 1
+
+
+def watched_on_a_terminal(config: Path, *arguments: str, rows: int, until: bytes) -> str:
+    """Return what `check --watch` has drawn when `until` has come twice; it ends with the exit code of what it saw."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", rows, 200, 0, 0))
+    with watching(config, *arguments, stdout=theirs) as process:
+        os.close(theirs)
+        said, deadline = b"", time.monotonic() + 20
+        while said.count(until) < 2:
+            assert time.monotonic() < deadline, said
+            said += os.read(ours, 65536)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(5) == 1
+    os.close(ours)
+    return said.decode()
+
+
+@pytest.mark.parametrize(("rows", "last", "drawn"), [(4, "… 2 more lines;", 3), (5, "\x1b[33mnew", 4)])
+def test_watching_on_a_terminal_draws_the_table_anew(config: Path, rows: int, last: str, drawn: int) -> None:
+    cleared, first, second = watched_on_a_terminal(config, rows=rows, until=b"Ctrl-C ends").split("\x1b[H")
+    assert cleared == "\x1b[2J"
+    assert first == second.removesuffix("^C")
+    lines = first.splitlines()
+    assert lines[0].startswith("NODE")
+    assert lines[1].startswith("\x1b[31mold")
+    assert lines[drawn - 1].startswith(last)
+    assert len(lines) == drawn + 1
+
+
+def test_json_is_not_drawn_on_a_terminal(config: Path) -> None:
+    said = watched_on_a_terminal(config, "--json", rows=24, until=b'"advice"')
+    assert [json.loads(line)["node"] for line in said.splitlines()] == ["old", "new"]
 
 
 @pytest.mark.parametrize("command", ["check", "serve"])
@@ -161,7 +236,10 @@ def test_serve(config: Path, command: list[str]) -> None:
         text = get(f"{url}/metrics")
         assert 'storagenode_deadlocked{node="old"} 1.0\n' in text
         assert 'storagenode_deadlocked{node="new"} 0.0\n' in text
-        assert "<li>old<li>new" in get(f"{url}/")
+        page = get(f"{url}/")
+        assert "DEADLOCKED" in page and page.index(">old<") < page.index(">new<")
+        chosen = get(f"{url}/metrics?node=new")
+        assert 'node="new"' in chosen and 'node="old"' not in chosen
         assert get(f"{url}/-/healthy") == get(f"{url}/-/ready") == "OK\n"
         with pytest.raises(urllib.error.HTTPError, match="404"):
             get(f"{url}/other")

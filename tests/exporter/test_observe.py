@@ -140,7 +140,7 @@ def test_the_node_id_is_configured_or_asked_or_read(host: Host) -> None:
 
 
 def test_last_contact_is_remembered_over_a_restart(host: Host) -> None:
-    (host.folder / "last-contact.json").write_text('{"other": 5.0, "n1": "nonsense", "n2": [1]}')
+    (host.folder / "last-contact.json").write_text('{"format": 1, "kept": {"other": 5.0, "n1": "nonsense", "n2": [1]}}')
     with server([real(lastPinged="2026-11-23T06:47:54Z")]) as (address, _):
         node = host.node(api=address)
         observer = host.observer(node)
@@ -149,6 +149,26 @@ def test_last_contact_is_remembered_over_a_restart(host: Host) -> None:
     assert host.observe().last_contact == 1795416474.0
     (host.folder / "last-contact.json").write_text("[]")
     assert host.observe().last_contact is None
+
+
+def test_a_later_contact_is_on_disk_when_the_observer_is_closed(host: Host) -> None:
+    answers = [real(lastPinged="2026-11-23T06:47:54Z")]
+    with server(answers) as (address, _):
+        node = host.node(api=address)
+        observer = host.observer(node)
+        assert observer.observe(node, 5).last_contact == 1795416474.0
+        answers[0] = real(lastPinged="2026-11-23T06:47:55Z")
+        assert observer.observe(node, 5).last_contact == 1795416475.0
+    assert host.observe().last_contact == 1795416474.0
+    observer.close()
+    assert host.observe().last_contact == 1795416475.0
+
+
+@pytest.mark.parametrize("kept", ['{"n1": "nonsense"}', "[]", "5.0"])
+def test_contacts_that_make_no_sense_are_said(host: Host, kept: str, caplog: pytest.LogCaptureFixture) -> None:
+    (host.folder / "last-contact.json").write_text(f'{{"format": 1, "kept": {kept}}}')
+    host.observer(host.node())
+    assert [record.message for record in caplog.records] == ["what was kept is damaged and not used"]
 
 
 def test_a_source_that_hangs_costs_its_own_reading(host: Host) -> None:
@@ -212,7 +232,7 @@ def test_those_who_ask_at_once_share_one_observation(host: Host) -> None:
         thread.join()
     assert len(started) == len(nodes)
     assert [status.node for status in found[0]] == ["n0", "n1", "n2"]
-    assert all(statuses is found[0] for statuses in found)
+    assert all(statuses == found[0] for statuses in found)
     assert observer.observe_all(5) is not found[0]
 
 

@@ -14,6 +14,7 @@ import pytest
 from exporter.config import NodeConfig, ProcessService
 from exporter.services.process import ProcessReader
 from exporter.status import ServiceState
+from tests.exporter.process_cases import CASES, HIDDEN, Case
 from tests.labs import require_root
 
 ME = pwd.getpwuid(os.getuid()).pw_name
@@ -53,6 +54,12 @@ def started(binary: Path, *arguments: str) -> Iterator[int]:
     finally:
         process.kill()
         process.wait()
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_what_is_called_what(case: Case, binary: Path, tmp_path: Path) -> None:
+    with case.done(tmp_path):
+        assert reader(binary, pid_file=tmp_path / "pid").read(5).state is case.state
 
 
 def test_a_process_of_the_binary_is_the_node(binary: Path, tmp_path: Path) -> None:
@@ -114,9 +121,9 @@ def test_the_pid_file_names_the_node_among_several(binary: Path, tmp_path: Path)
         assert look(binary, pid_file=pid_file) in (one, two)
 
 
-@pytest.mark.parametrize("content", ["", "nonsense", "-1", "0", "99999999", str(os.getpid()), "1" * 5000])
+@pytest.mark.parametrize("content", ["", "nonsense", "-1", "0", "99999999", "ourselves", "1" * 5000])
 def test_a_pid_file_that_names_another_process_is_no_proof(binary: Path, tmp_path: Path, content: str) -> None:
-    (tmp_path / "pid").write_text(content)
+    (tmp_path / "pid").write_text(str(os.getpid()) if content == "ourselves" else content)
     assert look(binary, pid_file=tmp_path / "pid") is ServiceState.STOPPED
     with started(binary) as pid:
         assert look(binary, pid_file=tmp_path / "pid") == pid
@@ -166,7 +173,7 @@ def as_nobody(binary: Path, command: str, user: str, *, mount: str = ":") -> str
 
 
 def test_a_process_we_may_not_look_into_is_unknown_if_it_may_be_the_node(binary: Path) -> None:
-    assert as_nobody(binary, "run", "root").startswith("unknown process 2 may be the node")
+    assert as_nobody(binary, "run", "root").startswith(f"{HIDDEN[0][1]} process 2 may be the node")
     assert as_nobody(binary, "run", "").startswith("unknown process 2 may be the node")
     # Not if the node is known to run as somebody else, nor if it is another command.
     assert as_nobody(binary, "run", "nobody").startswith("stopped ")
@@ -175,4 +182,4 @@ def test_a_process_we_may_not_look_into_is_unknown_if_it_may_be_the_node(binary:
 
 def test_where_proc_hides_others_the_node_is_unknown(binary: Path) -> None:
     hidden = as_nobody(binary, "run", "root", mount="mount -o remount,hidepid=2 /proc")
-    assert hidden.startswith("unknown /proc hides the processes of others")
+    assert hidden.startswith(f"{HIDDEN[1][1]} /proc hides the processes of others")

@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from exporter.reading import Reading
+from exporter.reading import Reading, run_all
 from exporter.status import Failure, FailureReason
 
 
@@ -13,12 +13,12 @@ def reason(value: object) -> FailureReason:
 
 
 def test_a_reading_and_how_long_it_took() -> None:
-    def read(timeout: float) -> str:
+    def read(timeout: float) -> float:
         time.sleep(0.1)
-        return f"within {timeout}"
+        return timeout
 
     value, seconds = Reading(read).start(5).result()
-    assert value == "within 5"
+    assert value == pytest.approx(5, abs=0.1)
     assert 0.1 <= seconds < 1
 
 
@@ -34,7 +34,8 @@ def test_a_source_that_hangs_costs_the_deadline_and_is_not_started_again() -> No
     began = time.monotonic()
     pending = reading.start(0.2)
     value, seconds = pending.result()
-    assert (reason(value), seconds) == (FailureReason.TIMEOUT, 0.2)
+    assert reason(value) is FailureReason.TIMEOUT
+    assert seconds == pytest.approx(0.2)
     assert 0.2 <= time.monotonic() - began < 0.5
     assert reason(reading.start(0.2).result()[0]) is FailureReason.BUSY
     assert time.monotonic() - began < 0.5
@@ -44,6 +45,53 @@ def test_a_source_that_hangs_costs_the_deadline_and_is_not_started_again() -> No
         value, _ = reading.start(5).result()
         assert time.monotonic() - began < 5
     assert value == "at last"
+
+
+def test_many_readings_share_few_threads() -> None:
+    seen = set()
+
+    def read(timeout: float) -> int:
+        seen.add(threading.get_ident())
+        return 1
+
+    pending = [Reading(read).prepare(5) for _ in range(500)]
+    run_all(pending)
+    assert [each.result()[0] for each in pending] == [1] * 500
+    assert len(seen) < 20
+
+
+def test_readings_that_hang_have_a_thread_each_at_last_and_hold_up_no_other() -> None:
+    released = threading.Event()
+    hanging = [Reading(lambda timeout: released.wait(20)) for _ in range(100)]
+    quick = [Reading(lambda timeout: True) for _ in range(100)]
+    before = threading.active_count()
+    began = time.monotonic()
+    pending = [each.prepare(1) for each in [*hanging, *quick]]
+    run_all(pending)
+    assert [each.result()[0] for each in pending[100:]] == [True] * 100
+    assert time.monotonic() - began < 0.8
+    assert {reason(each.result()[0]) for each in pending[:100]} == {FailureReason.TIMEOUT}
+    assert time.monotonic() - began < 1.3
+    again = [each.prepare(1) for each in hanging]
+    run_all(again)
+    assert {reason(each.result()[0]) for each in again} == {FailureReason.BUSY}
+    assert threading.active_count() <= before + 104
+    released.set()
+    while threading.active_count() > before:
+        assert time.monotonic() - began < 5
+
+
+def test_what_is_not_begun_by_the_deadline_is_not_begun_at_all() -> None:
+    asked: list[float] = []
+    late = [Reading(asked.append) for _ in range(3)]
+    pending = [each.prepare(0) for each in late]
+    run_all(pending)
+    assert {reason(each.result()[0]) for each in pending} == {FailureReason.TIMEOUT}
+    assert asked == []
+    again = late[1].prepare(5)
+    run_all([again])
+    again.result()
+    assert len(asked) == 1
 
 
 def test_what_nobody_thought_of_is_a_failure_and_is_logged(caplog: pytest.LogCaptureFixture) -> None:

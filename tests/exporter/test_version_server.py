@@ -188,12 +188,14 @@ def test_fresh_is_always_fetched_and_never_anything_else(tmp_path: Path) -> None
         *[b'{"url": "URL", "fetched": "now", "document": "{}"}', b'{"url": "URL", "fetched": NaN, "document": "{}"}'],
     ],
 )
-def test_what_was_kept_may_be_damaged(tmp_path: Path, content: bytes) -> None:
+def test_what_was_kept_may_be_damaged(tmp_path: Path, content: bytes, caplog: pytest.LogCaptureFixture) -> None:
     with Simulator(minimum="1.104.5") as simulator:
-        (tmp_path / "allowed-versions.json").write_bytes(content.replace(b"URL", simulator.url.encode()))
+        kept_as = b'{"format": 1, "kept": %s}' % content.replace(b"URL", simulator.url.encode())
+        (tmp_path / "allowed-versions.json").write_bytes(kept_as)
         assert minimum(source(simulator.url, Clock(), cache_dir=tmp_path).read(5)) == NodeVersion(1, 104, 5)
         kept = json.loads((tmp_path / "allowed-versions.json").read_text())
-        assert "1.104.5" in kept["document"]
+        assert "1.104.5" in kept["kept"]["document"]
+    assert [record.message for record in caplog.records] == ["what was kept is damaged and not used"]
 
 
 def test_a_directory_that_cannot_be_used_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -3,24 +3,30 @@ import logging
 import os
 import re
 import signal
+import ssl
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack
-from pathlib import Path
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack, suppress
 
 import pytest
 import requests
 from prometheus_client import CollectorRegistry, Gauge
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
 
 from exporter import web
+from exporter.access import Access
 from exporter.config import ConfigError
 from tests.serving import Stopwatch, connect, receive_until, serving, slow_clients
 
 TOKEN = "correct-horse-battery"
 AUTHORIZED = {"Authorization": f"Bearer {TOKEN}"}
+GUARDED = Access(token=lambda: TOKEN)
 
 
 class Scraped:
@@ -28,15 +34,21 @@ class Scraped:
 
     def __init__(self) -> None:
         self.timeouts: list[float | None] = []
+        self.nodes: list[list[str]] = []
         self.blocked = threading.Event()
         self.blocked.set()
 
-    def __call__(self, timeout: float | None) -> CollectorRegistry:
+    def __call__(self, timeout: float | None, nodes: Collection[str]) -> CollectorRegistry:
         self.timeouts.append(timeout)
+        self.nodes.append(list(nodes))
         self.blocked.wait(10)
         registry = CollectorRegistry()
         Gauge("storagenode_up", "The node API answered.", ["node"], registry=registry).labels("n1").set(1)
         return registry
+
+
+def app(scraped: Scraped, access: Access) -> ASGIApp:
+    return web.create_app([web.metrics_route(scraped, ["n1", "n2"]), *web.health_routes()], access)
 
 
 @pytest.fixture
@@ -46,13 +58,13 @@ def scraped() -> Scraped:
 
 @pytest.fixture
 def url(scraped: Scraped) -> Iterator[str]:
-    with serving(web.create_app([web.metrics_route(scraped), *web.health_routes()], token=None)) as address:
+    with serving(app(scraped, web.OPEN)) as address:
         yield address
 
 
 @pytest.fixture
 def guarded(scraped: Scraped) -> Iterator[str]:
-    with serving(web.create_app([web.metrics_route(scraped), *web.health_routes()], token=TOKEN)) as address:
+    with serving(app(scraped, GUARDED)) as address:
         yield address
 
 
@@ -110,6 +122,42 @@ def test_the_scrape_timeout_reaches_collect(url: str, scraped: Scraped, header: 
     requests.get(f"{url}/metrics", headers={"X-Prometheus-Scrape-Timeout-Seconds": header}, timeout=5)
     requests.get(f"{url}/metrics", timeout=5)
     assert scraped.timeouts == [timeout, None]
+
+
+@pytest.mark.parametrize(
+    ("query", "nodes"),
+    [
+        ("", ["n1", "n2"]),
+        ("?node=n2", ["n2"]),
+        ("?node=n2&node=n1", ["n2", "n1"]),
+        ("?x=y&node=%6e1", ["n1"]),
+        ("?Node=n3", ["n1", "n2"]),
+    ],
+)
+def test_the_nodes_that_are_asked_for(url: str, scraped: Scraped, query: str, nodes: list[str]) -> None:
+    assert requests.get(f"{url}/metrics{query}", timeout=5).ok
+    assert scraped.nodes == [nodes]
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ("?node=n3", "'n3'"),
+        ("?node=", "''"),
+        ("?node=n1&node=N1", "'N1'"),
+        ("?node=n1%0a%c3%a9", r"'n1\n\xe9'"),
+        ("?node=" + "x" * 500, "'" + "x" * 79),
+    ],
+)
+def test_a_node_that_is_not_there(url: str, scraped: Scraped, query: str, said: str) -> None:
+    answer = requests.get(f"{url}/metrics{query}", timeout=5)
+    assert (answer.status_code, answer.text) == (404, f"there is no node {said}\n")
+    assert scraped.nodes == []
+
+
+def test_where_there_are_no_nodes_to_choose_from(scraped: Scraped) -> None:
+    with serving(web.create_app([web.metrics_route(scraped)], web.OPEN)) as url:
+        assert requests.get(f"{url}/metrics?node=n1", timeout=5).ok
 
 
 def test_a_slow_collect_holds_up_nobody_else(url: str, scraped: Scraped) -> None:
@@ -208,47 +256,43 @@ def test_who_sends_no_request_is_let_go(url: str, monkeypatch: pytest.MonkeyPatc
             client.recv(100)
 
 
+def test_who_sends_half_of_a_second_request_is_let_go(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(web, "_REQUEST_HEAD_SECONDS", 0.2)
+    monkeypatch.setattr(web, "_REQUEST_SECONDS", 0.2)
+    with connect(url) as client, connect(url) as idle:
+        for each in (client, idle):
+            each.sendall(b"GET /-/healthy HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert receive_until(each, b"OK\n").endswith(b"OK\n")
+        client.sendall(b"GET /-/heal")
+        watch = Stopwatch()
+        assert client.recv(100) == b""
+        assert 0.1 < watch.seconds < 2
+        idle.sendall(b"GET /-/healthy HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert receive_until(idle, b"OK\n").endswith(b"OK\n")
+
+
+def test_who_does_not_read_the_answer_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(web, "_REQUEST_HEAD_SECONDS", 0.2)
+    monkeypatch.setattr(web, "_REQUEST_SECONDS", 0.2)
+
+    async def large(request: Request) -> Response:
+        return Response(bytes(32 << 20))
+
+    with serving(web.create_app([Route("/", large)], web.OPEN)) as url, connect(url) as client:
+        client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        time.sleep(1)
+        received = 0
+        with suppress(ConnectionResetError):
+            client.settimeout(2)
+            while chunk := client.recv(1 << 20):
+                received += len(chunk)
+        assert received < 32 << 20
+
+
 def test_a_head_without_end_is_refused(url: str) -> None:
     with connect(url) as client:
         client.sendall(b"GET /metrics HTTP/1.1\r\nX: " + b"x" * 70000)
         assert client.recv(100).startswith(b"HTTP/1.1 400 ")
-
-
-@pytest.mark.parametrize(
-    ("content", "problem"),
-    [
-        (b"", "found 0 characters, expected a token of 16 to 1024"),
-        (b"short\n", "found 5 characters, expected a token of 16 to 1024"),
-        (b"x" * 2000, "found 2000 characters, expected a token of 16 to 1024"),
-        (b"first-line-of-two\nsecond-line-of-two\n", "expected the bearer token on one line, in printable ASCII"),
-        ("caf\xe9-caf\xe9-caf\xe9-caf\xe9".encode(), "expected the bearer token on one line, in printable ASCII"),
-    ],
-)
-def test_a_token_file_that_cannot_be_used(tmp_path: Path, content: bytes, problem: str) -> None:
-    path = tmp_path / "token"
-    path.write_bytes(content)
-    with pytest.raises(ConfigError, match=re.escape(f"{path}: {problem}")):
-        web.read_token(path)
-
-
-def test_a_token_file_that_cannot_be_read(tmp_path: Path) -> None:
-    for path, problem in (
-        (tmp_path / "none", "cannot be read: No such file or directory, expected the bearer token"),
-        (tmp_path, "cannot be read: Is a directory, expected the bearer token"),
-    ):
-        with pytest.raises(ConfigError, match=re.escape(f"{path}: {problem}")):
-            web.read_token(path)
-
-
-@pytest.mark.parametrize(("mode", "warnings"), [(0o640, 0), (0o644, 1)])
-def test_a_token_everybody_may_read_is_warned_of(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, mode: int, warnings: int
-) -> None:
-    path = tmp_path / "token"
-    path.write_text(f"{TOKEN}\n")
-    path.chmod(mode)
-    assert web.read_token(path) == TOKEN
-    assert [record.message for record in caplog.records] == ["token file is readable by everybody"] * warnings
 
 
 @pytest.mark.parametrize(
@@ -261,50 +305,64 @@ def test_a_token_everybody_may_read_is_warned_of(
         ("127.0.0.1:65536", "found '127.0.0.1:65536', expected host:port"),
         ("127.0.0.1:-1", "found '127.0.0.1:-1', expected host:port"),
         (f"{'x' * 70}.invalid:1", "listen address xxx"),
-        ("0.0.0.0:0", "listen address 0.0.0.0:0: found no token, expected a `token_file`"),
+        ("0.0.0.0:0", "listen address 0.0.0.0:0: found no token, expected a `token_file` or a `client_ca_file`"),
         ("[::]:0", "listen address [::]:0: found no token, expected a `token_file`"),
         ("192.0.2.1:0", "listen address 192.0.2.1:0: found no token, expected a `token_file`"),
     ],
 )
 def test_addresses_that_are_refused(listen: str, problem: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(problem)):
-        web.bind(listen, token=None).close()
+        web.bind(listen, web.OPEN).close()
+
+
+TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+IN_CLEAR = ["without TLS the token is sent for everybody on the way to read"]
 
 
 @pytest.mark.parametrize(
-    ("listen", "token", "host"),
+    ("listen", "access", "host", "warnings"),
     [
-        ("127.0.0.1:0", None, "127.0.0.1"),
-        ("127.0.0.2:0", None, "127.0.0.2"),
-        ("localhost:0", None, None),
-        ("[::1]:0", None, "::1"),
-        ("0.0.0.0:0", TOKEN, "0.0.0.0"),
+        ("127.0.0.1:0", web.OPEN, "127.0.0.1", []),
+        ("127.0.0.2:0", GUARDED, "127.0.0.2", []),
+        ("localhost:0", Access(tls=TLS), None, []),
+        ("[::1]:0", web.OPEN, "::1", []),
+        ("0.0.0.0:0", GUARDED, "0.0.0.0", IN_CLEAR),
+        ("0.0.0.0:0", Access(token=lambda: TOKEN, tls=TLS), "0.0.0.0", []),
+        ("0.0.0.0:0", Access(tls=TLS, client_certificates=True), "0.0.0.0", []),
     ],
 )
-def test_addresses_that_are_listened_on(listen: str, token: str | None, host: str | None) -> None:
-    with web.bind(listen, token=token) as listening:
+def test_addresses_that_are_listened_on(
+    listen: str, access: Access, host: str | None, warnings: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    with web.bind(listen, access) as listening:
         name, port = listening.getsockname()[:2]
         assert name == host or host is None
         assert port > 0
+    assert [record.message for record in caplog.records] == warnings
+
+
+def test_tls_alone_lets_nobody_in_from_elsewhere() -> None:
+    with pytest.raises(ConfigError, match="found TLS that lets anybody in, expected a `token_file` or a"):
+        web.bind("0.0.0.0:0", Access(tls=TLS))
 
 
 def test_an_address_that_is_taken() -> None:
-    with web.bind("127.0.0.1:0", token=None) as taken:
+    with web.bind("127.0.0.1:0", web.OPEN) as taken:
         listen = f"127.0.0.1:{taken.getsockname()[1]}"
         with pytest.raises(ConfigError, match=re.escape(f"listen address {listen}: Address already in use")):
-            web.bind(listen, token=None)
+            web.bind(listen, web.OPEN)
 
 
 PROGRAM = """
 import sys, threading, time
 from prometheus_client import CollectorRegistry
 from exporter import web
-def collect(timeout):
+def collect(timeout, nodes):
     if timeout is None:
         time.sleep(30)
     return CollectorRegistry()
-app = web.create_app([web.metrics_route(collect), *web.health_routes()], token=None)
-web.run(app, sys.argv[1], token=None, on_ready=lambda address: print(address, flush=True))
+app = web.create_app([web.metrics_route(collect), *web.health_routes()], web.OPEN)
+web.run(app, sys.argv[1], web.OPEN, on_ready=lambda address: print(address, flush=True))
 print("returned", flush=True)
 """
 
@@ -342,7 +400,7 @@ def test_the_address_is_logged(caplog: pytest.LogCaptureFixture) -> None:
         threading.Timer(0.2, os.kill, [os.getpid(), signal.SIGTERM]).start()
 
     with caplog.at_level(logging.INFO):
-        web.run(web.create_app([], token=None), "127.0.0.1:0", token=None, on_ready=stop_soon)
+        web.run(web.create_app([], web.OPEN), "127.0.0.1:0", web.OPEN, on_ready=stop_soon)
     assert [(record.message, record.__dict__["address"]) for record in caplog.records] == [("listening", ready[0])]
     assert re.fullmatch(r"127\.0\.0\.1:[1-9][0-9]*", ready[0])
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
