@@ -20,7 +20,7 @@ demo: .venv/.ready ## one node dies of old age and is brought back, before your 
 
 test: .venv/.ready ## all tests; what needs a lab that cannot be had is skipped, with the reason
 	$(BIN)/pytest --numprocesses auto -m "not ($(LABS))"
-	$(BIN)/pytest -m "$(LABS)"
+	$(BIN)/pytest --numprocesses auto --dist loadfile -m "$(LABS)"
 
 test-fast: .venv/.ready ## the tests that need no lab and do not take their time
 	$(BIN)/pytest -q --numprocesses auto -m "not (slow or $(LABS))"

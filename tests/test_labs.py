@@ -24,6 +24,8 @@ from tests.labs.prometheus import Alertmanager, Prometheus, amtool, promtool
 from tests.labs.systemd import Container
 from tests.labs.upstream import DEFECTIVE, FIXED, StorjNode, programs, serve_versions, storagenode_zip
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 
 RULES = """\

@@ -29,6 +29,8 @@ from tests.labs.network import HOST
 from tests.simulators import build
 from tests.simulators.version_server import VersionServer
 
+pytestmark = pytest.mark.slow
+
 SCRAPES = 1000 if os.environ.get("EXHAUSTIVE") == "1" else 10
 COUNT = 50
 TRICKLE: list[Piece] = [b"x", 1.0]

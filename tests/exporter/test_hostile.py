@@ -284,6 +284,7 @@ def test_a_slow_tls_handshake_costs_the_time_limit() -> None:
     assert found.reason in (FailureReason.TIMEOUT, FailureReason.UNREACHABLE)
 
 
+@pytest.mark.slow
 def test_memory_stays_flat() -> None:
     bodies = [DEEP, b"[" * 900_000, json.dumps(API | {"version": "x" * 800_000}).encode(), json.dumps(API).encode()]
     patient = Patient()

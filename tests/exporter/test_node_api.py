@@ -107,6 +107,7 @@ def read_of(*pieces: Piece) -> RunningNode | Failure:
         return read(address, 5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "pieces",
     [

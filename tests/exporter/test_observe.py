@@ -171,6 +171,7 @@ def test_contacts_that_make_no_sense_are_said(host: Host, kept: str, caplog: pyt
     assert [record.message for record in caplog.records] == ["what was kept is damaged and not used"]
 
 
+@pytest.mark.slow
 def test_a_source_that_hangs_costs_its_own_reading(host: Host) -> None:
     hanging = build.node("1.102.3", host.folder / "hanging", misbehave="hang")
     with server([60.0]) as (address, _):

@@ -172,6 +172,7 @@ def as_nobody(binary: Path, command: str, user: str, *, mount: str = ":") -> str
     return done.stdout
 
 
+@pytest.mark.slow
 def test_a_process_we_may_not_look_into_is_unknown_if_it_may_be_the_node(binary: Path) -> None:
     assert as_nobody(binary, "run", "root").startswith(f"{HIDDEN[0][1]} process 2 may be the node")
     assert as_nobody(binary, "run", "").startswith("unknown process 2 may be the node")

@@ -60,6 +60,7 @@ def test_many_readings_share_few_threads() -> None:
     assert len(seen) < 20
 
 
+@pytest.mark.slow
 def test_readings_that_hang_have_a_thread_each_at_last_and_hold_up_no_other() -> None:
     released = threading.Event()
     hanging = [Reading(lambda timeout: released.wait(20)) for _ in range(100)]

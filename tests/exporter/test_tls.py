@@ -19,6 +19,8 @@ from exporter.config import ConfigError, WebConfig
 from tests.exporter.certificates import Authority, Pair
 from tests.serving import Stopwatch, connect, serving, slow_clients
 
+pytestmark = pytest.mark.slow
+
 
 class Site:
     """A server's certificate with its authority, and the authority of its clients."""

@@ -63,6 +63,7 @@ def test_many_at_once_share_one_fetch() -> None:
         assert len(simulator.requests()) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("behaviour", "expected"),
     [

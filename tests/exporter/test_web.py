@@ -24,6 +24,8 @@ from exporter.access import Access
 from exporter.config import ConfigError
 from tests.serving import Stopwatch, connect, receive_until, serving, slow_clients
 
+pytestmark = pytest.mark.slow
+
 TOKEN = "correct-horse-battery"
 AUTHORIZED = {"Authorization": f"Bearer {TOKEN}"}
 GUARDED = Access(token=lambda: TOKEN)

@@ -23,6 +23,8 @@ from tests.exporter.certificates import Authority, Pair
 from tests.labs.prometheus import Prometheus
 from tests.serving import slow_clients
 
+pytestmark = pytest.mark.slow
+
 REPOSITORY = Path(__file__).parents[2]
 TOKEN = "correct-horse-battery"
 CERTIFICATE = ("tls_cert_file", "tls_key_file")

@@ -19,7 +19,7 @@ from tests.remediate.test_files import mounted
 from tests.remediate.test_plan import ORDER
 from tests.simulators import build
 
-pytestmark = pytest.mark.usefixtures("impatient")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("impatient")]
 PROGRAM = [sys.executable, "-c", "from remediate.cli import main; main()"]
 
 
