@@ -34,13 +34,14 @@ def working(config: Config, rules: Rules, spool: Spool) -> Iterator[None]:
 
         def loop() -> None:
             pause = 0.0
-            first = True
+            unfinished = True
             while not ended.wait(pause):
                 pause = _POLL_SECONDS
                 try:
-                    if first or spool.pending():
+                    if unfinished or spool.pending():
                         work(spool, names, assembly.remediation, assembly.publisher.publish)
-                        first = False
+                        unfinished = assembly.store.open_run() is not None
+                        pause = _RETRY_SECONDS if unfinished else _POLL_SECONDS
                 except (BusyError, OSError, DatabaseError) as error:
                     logger.error("worker cannot work", extra={"problem": str(error)})
                     pause = _RETRY_SECONDS

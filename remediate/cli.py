@@ -174,7 +174,7 @@ def serve(listen: str, also_work: bool, config_file: Path, log_level: Level, log
 def work(as_json: bool, config_file: Path, log_level: Level, log_format: Format) -> None:
     """Work off the requests in the spool, then end; systemd starts this when there are any.
 
-    Exit code 1 if something is left that is no request, so that systemd starts it again in a while, not at once.
+    Exit code 1 if something is still held, or left that is no request: systemd starts it again in a while, not at once.
 
     Example: storagenode-remediate work
     """
@@ -187,7 +187,8 @@ def work(as_json: bool, config_file: Path, log_level: Level, log_format: Format)
         names = [node.name for node in config.nodes]
         try:
             reports = work_off(spool, names, assembly.remediation, assembly.publisher.publish)
-            left = set(spool.pending()) - set(names)  # for a request that has just come, systemd starts us at once
+            # for a request that has just come, systemd starts us at once
+            left = set(spool.pending()) - set(names) or assembly.store.open_run() is not None
         except OSError as error:
             _fail(f"remediation.spool: {spool.directory} cannot be used: {error}", _EXIT_FAILED)
     if as_json:

@@ -188,6 +188,7 @@ def test_i2_what_cannot_be_put_back_stays_on_record(stage: Stage) -> None:
         report = stage.run(trigger=Trigger.ALERT)
         assert report.decision.reason is Reason.STILL_HELD
         assert report.exit_code == 4
+    assert program(stage, "work") == 1, "nothing is asked for, but it has to be started again, to try again"
     stage.assert_untouched()
 
 
