@@ -26,6 +26,7 @@ class ProcessReader:
     def __init__(self, node: NodeConfig, service: ProcessService) -> None:
         self._node = node
         self._service = service
+        self._last: int | None = None
 
     def read(self, timeout: float, since: float | None = None) -> ServiceStatus:
         """Look for the process; `timeout` is for the waiting that other managers need."""
@@ -54,9 +55,8 @@ class ProcessReader:
         path = self._node.binary.resolve()
         ours = self._node.config_dir.resolve() if self._node.config_dir else None
         installed, deleted = _file(path), f"{path} (deleted)"
-        table = _TABLE.read(asked)
         hidden = None
-        for process in self._candidates(table):
+        for process in self._candidates(asked):
             try:
                 if process.link is None:
                     if hidden is None and process.may_be_run_by(user) and process.is_node(ours):
@@ -64,6 +64,7 @@ class ProcessReader:
                     continue
                 # As `deleted`, its file was replaced while it runs.
                 if (process.file == installed or process.link == deleted) and process.is_node(ours):
+                    self._last = process.pid
                     return process.pid, None
             except (FileNotFoundError, ProcessLookupError):
                 continue  # it has ended
@@ -71,14 +72,21 @@ class ProcessReader:
                 hidden = process.pid if hidden is None else hidden
         return None, hidden
 
-    def _candidates(self, table: "Mapping[int, _Process]") -> "Iterator[_Process]":
-        if self._service.pid_file is not None:
-            # Without it, or with half of one, the other processes tell.
-            with suppress(FileNotFoundError, ValueError):
-                named = table.get(int(self._service.pid_file.read_text()[:20]))
-                if named is not None:
-                    yield named
-        yield from table.values()
+    def _candidates(self, asked: float) -> "Iterator[_Process]":
+        """Yield the process that is named or was the node before, and only if that is not it all the others."""
+        for pid in (self._named(), self._last):
+            if pid is not None:
+                with suppress(FileNotFoundError, ProcessLookupError):
+                    yield _Process(pid)
+        yield from _TABLE.read(asked).values()
+
+    def _named(self) -> int | None:
+        """Read the pid file; without it, or with half of one, the other processes tell."""
+        if self._service.pid_file is None:
+            return None
+        with suppress(FileNotFoundError, ValueError):
+            return int(self._service.pid_file.read_text()[:20])
+        return None
 
 
 class _Process:
