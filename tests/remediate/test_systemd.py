@@ -120,10 +120,13 @@ def test_without_a_bus_nothing_can_be_told(host: Container) -> None:
 
 
 def test_a_stop_that_takes_its_time_is_waited_for(host: Container) -> None:
-    loop = "/bin/sh -c 'trap \"sleep 1; exit 0\" TERM; while :; do sleep 0.1; done'"
+    loop = "/bin/sh -c 'trap \"sleep 1; exit 0\" TERM; touch /run/kt-slow; while :; do sleep 0.1; done'"
     host.unit("kt-slow.service", service(loop))
     host.systemctl("start", "kt-slow.service")
-    time.sleep(0.3)
+    deadline = time.monotonic() + 10
+    while not host.path("/run/kt-slow").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
     began = time.monotonic()
     assert told(host, "kt-slow.service", "stop()") == ["done", ""]
     assert time.monotonic() - began > 0.9
