@@ -1,23 +1,20 @@
 """Who may ask: a bearer token, TLS and client certificates, from files that are read again when they change."""
 
 import hmac
-import logging
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING
 
 from starlette.types import Scope
 
 from exporter.config import ConfigError, WebConfig
+from exporter.reloaded import Reloaded, read_secret
 
 if TYPE_CHECKING:
     from ssl import SSLContext
-
-logger = logging.getLogger(__name__)
-T = TypeVar("T")
 
 _TOKEN_LENGTH = range(16, 1025)
 
@@ -64,45 +61,6 @@ def access(config: WebConfig) -> Access:
     return Access(token=token, tls=tls, client_certificates=config.client_ca_file is not None)
 
 
-class Reloaded(Generic[T]):
-    """What some files say, read again once one of them has changed; what cannot be used leaves what was there.
-
-    Raises:
-        ConfigError: when it is made, if the files cannot be used.
-    """
-
-    def __init__(self, files: Sequence[Path], load: Callable[[], T]) -> None:
-        self._files = files
-        self._load = load
-        self._stamps = self._stamp()
-        self._value = load()
-
-    def __call__(self) -> T:
-        """Look at the files, and return what they say."""
-        stamps = self._stamp()
-        if stamps != self._stamps:
-            self._stamps = stamps
-            files = ", ".join(map(str, self._files))
-            try:
-                self._value = self._load()
-                logger.info("changed files are in use", extra={"files": files})
-            except ConfigError as error:
-                logger.error("changed files cannot be used, what was read before stays", extra={"error": str(error)})
-        return self._value
-
-    def _stamp(self) -> list[tuple[int, ...] | None]:
-        return [_stamp(file) for file in self._files]
-
-
-def _stamp(file: Path) -> tuple[int, ...] | None:
-    try:
-        status = file.stat()
-    except OSError:
-        return None
-    # The time of change, not of modification: a permission that was missing may have been given.
-    return status.st_dev, status.st_ino, status.st_size, status.st_ctime_ns
-
-
 def read_token(path: Path) -> str:
     """Read the bearer token, one line of 16 to 1024 characters; warn when everybody may read the file.
 
@@ -115,28 +73,3 @@ def read_token(path: Path) -> str:
     if len(token) not in _TOKEN_LENGTH:
         raise ConfigError(f"{path}: found {len(token)} characters, expected a token of 16 to 1024")
     return token.decode()
-
-
-def read_secret(path: Path, expected: str) -> bytes:
-    """Read a file of at most 64 KiB that not everybody should be able to read; warn when everybody is.
-
-    Raises:
-        ConfigError: unreadable.
-    """
-    content = read_file(path, expected)
-    if path.stat().st_mode & 0o004:
-        logger.warning("secret file is readable by everybody", extra={"file": str(path)})
-    return content
-
-
-def read_file(path: Path, expected: str) -> bytes:
-    """Read the first 64 KiB of a file that has to be there.
-
-    Raises:
-        ConfigError: unreadable.
-    """
-    try:
-        with path.open("rb") as file:
-            return file.read(65536)
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}, expected {expected}") from None

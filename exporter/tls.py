@@ -7,8 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from exporter.access import Reloaded, read_file, read_secret
 from exporter.config import ConfigError
+from exporter.reloaded import Reloaded, read_file, read_secret
 
 logger = logging.getLogger(__name__)
 

@@ -7,8 +7,9 @@ import pytest
 import requests
 
 from exporter import web
-from exporter.access import Access, Reloaded, access, read_token
+from exporter.access import Access, access, read_token
 from exporter.config import ConfigError, WebConfig, validate
+from exporter.reloaded import Reloaded
 from tests.serving import serving
 
 TOKEN = "correct-horse-battery"

@@ -133,7 +133,7 @@ def test_a_certificate_is_changed_while_running(
     (tmp_path / "others").mkdir()
     others = Authority(tmp_path / "others", "others")
     renewed = others.sign("server")
-    with caplog.at_level(logging.INFO, "exporter.access"), site.serving() as url, requests.Session() as session:
+    with caplog.at_level(logging.INFO, "exporter.reloaded"), site.serving() as url, requests.Session() as session:
         before = str(site.authority.certificate)
         assert session.get(f"{url}/metrics", verify=before, timeout=5).ok
         shutil.copy(renewed.certificate, site.server.certificate)
