@@ -11,10 +11,9 @@ from typing import Any, NoReturn, TypeVar
 import click
 from click.core import ParameterSource
 
-from exporter import __version__
+from exporter import DEFAULT_CONFIG, __version__
 from exporter.log import Format, Level, setup
 
-DEFAULT_CONFIG = "/etc/storagenode-keeper.yml"
 EXIT_USAGE = 2
 _CHECK_SECONDS = 10.0
 
@@ -127,14 +126,10 @@ def check(
 
     try:
         config = load_or_discover(config_file)
-        unknown = [name for name in nodes if config.node(name) is None]
-        if unknown:
-            known = ", ".join(node.name for node in config.nodes)
-            raise ConfigError(f"{config_file}: nodes: there is no {unknown[0]!r}, expected one of: {known}")
+        chosen = config.chosen(nodes, source=config_file)
     except ConfigError as error:
         _refuse(error)
-    chosen = [node for node in config.nodes if node.name in nodes or not nodes]
-    config = config.model_copy(update={"nodes": tuple(chosen)})
+    config = config.model_copy(update={"nodes": chosen})
     # What the exporter keeps is for looking up where we may; it is its own to write.
     cache_dir = config.state_dir if os.access(config.state_dir, os.R_OK | os.W_OK | os.X_OK) else None
     observer = Observer(config, cache_dir=cache_dir)

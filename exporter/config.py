@@ -1,7 +1,7 @@
 """The configuration: one YAML file for both programs, validated before anything is done with it."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
@@ -20,9 +20,10 @@ from pydantic import (
     model_validator,
 )
 
+from exporter import DEFAULT_CONFIG
 from exporter.identity import NodeIDError, node_id_bytes
 
-DEFAULT_PATH = Path("/etc/storagenode-keeper.yml")
+DEFAULT_PATH = Path(DEFAULT_CONFIG)
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 T = TypeVar("T")
 
@@ -175,6 +176,18 @@ class Config(Part):
     def node(self, name: str) -> NodeConfig | None:
         """Find a node by its name."""
         return next((node for node in self.nodes if node.name == name), None)
+
+    def chosen(self, names: Collection[str], *, source: Path) -> tuple[NodeConfig, ...]:
+        """Take the nodes of these names, or all when none is named.
+
+        Raises:
+            ConfigError: there is no node of one of the names; `source` is where they would have to be.
+        """
+        for name in names:
+            if self.node(name) is None:
+                known = ", ".join(node.name for node in self.nodes)
+                raise ConfigError(f"{source}: nodes: there is no {name!r}, expected one of: {known}")
+        return tuple(node for node in self.nodes if node.name in names or not names)
 
 
 def validate(kind: type[T], value: object, *, source: str) -> T:

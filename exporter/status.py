@@ -43,7 +43,6 @@ class Source(StrEnum):
 class FailureReason(StrEnum):
     """Why a source could not be read."""
 
-    NOT_CONFIGURED = "not_configured"
     NOT_FOUND = "not_found"
     DENIED = "denied"
     UNREACHABLE = "unreachable"

@@ -57,13 +57,10 @@ def request_of(config: "Config", config_file: Path, node: str, asked: dict[str, 
         ConfigError: there is no such node.
         click.UsageError: options that do not go together.
     """
-    from exporter.config import ConfigError
     from remediate.decision import Request, Trigger
     from remediate.rules import Start
 
-    if config.node(node) is None:
-        known = ", ".join(each.name for each in config.nodes)
-        raise ConfigError(f"{config_file}: nodes: there is no {node!r}, expected one of: {known}")
+    config.chosen([node], source=config_file)
     if (asked["artifact"] is None) != (asked["sha256"] is None):
         raise click.UsageError("--artifact and --sha256 go together")
     return Request(node=node, trigger=Trigger.PERSON, **asked | {"start": asked["start"] and Start(asked["start"])})

@@ -210,15 +210,10 @@ def doctor(nodes: tuple[str, ...], as_json: bool, config_file: Path, log_level: 
     """
     setup(Level(log_level), Format(log_format))
     with _refusing():
-        from exporter.config import ConfigError
         from remediate.doctor import examine
 
         config, rules = _load(config_file)
-        for name in nodes:
-            if config.node(name) is None:
-                known = ", ".join(node.name for node in config.nodes)
-                raise ConfigError(f"{config_file}: nodes: there is no {name!r}, expected one of: {known}")
-        diagnosis = examine(config, rules, [node for node in config.nodes if node.name in nodes or not nodes])
+        diagnosis = examine(config, rules, config.chosen(nodes, source=config_file))
     click.echo(json.dumps(diagnosis.as_json(), indent=2) if as_json else diagnosis)
     sys.exit(diagnosis.exit_code)
 

@@ -9,23 +9,10 @@ import pytest
 from tests.alerts.shipped import DASHBOARDS, panel_queries
 from tests.e2e.loop import BELOW_MINIMUM, DEADLOCKED, Loop
 from tests.e2e.site import NEW, OLD, WEBHOOK, WORKER, Node, wait
+from tests.steps import STEPS
 
 pytestmark = [pytest.mark.e2e, pytest.mark.systemd, pytest.mark.prometheus]
 
-STEPS = [
-    "hold",
-    "check",
-    "fetch",
-    "verify",
-    "extract",
-    "probe",
-    "dress",
-    "confirm",
-    "swap",
-    "start",
-    "release",
-    "prune",
-]
 BACKUP = f".storagenode.keeper-old-{OLD}"
 WANTED_SECONDS, BOUND_SECONDS = 4.0, 10.0
 SLOW_SECONDS = 6

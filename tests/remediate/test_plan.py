@@ -16,6 +16,7 @@ from remediate.journal import Entry, Event, Inode, Outcome, Run, Subject, facts
 from remediate.plan import Found, Step, plan, recovery
 from remediate.rules import Rules, VerifyMode
 from tests.remediate.test_decision import status
+from tests.steps import STEPS
 
 OLD, NEW, COPY, OTHER = Inode(1, 10), Inode(1, 20), Inode(1, 30), Inode(1, 40)
 SUBJECT = Subject(
@@ -48,20 +49,7 @@ DATA: dict[tuple[str, Event], dict[str, Any]] = {
     ("confirm", Event.INTENT): {"stop": ["alpha"]},
     ("start", Event.DONE): {"results": {"alpha": ["updated", "it runs"], "beta": ["updated", "left"]}},
 }
-ORDER = (
-    "hold",
-    "check",
-    "fetch",
-    "verify",
-    "extract",
-    "probe",
-    "dress",
-    "confirm",
-    "swap",
-    "start",
-    "release",
-    "prune",
-)
+ORDER = tuple(STEPS)
 
 
 def entry(step: str, event: Event) -> Entry:

@@ -3,25 +3,10 @@
 import pytest
 
 from tests.labs.upstream import DEFECTIVE, FIXED
+from tests.steps import STEPS
 from tests.upstream.conftest import ASSET, NEW, OLD, World, program_digest, wait_for
 
 pytestmark = [pytest.mark.upstream, pytest.mark.systemd, pytest.mark.prometheus]
-
-STEPS = [
-    "hold",
-    "check",
-    "fetch",
-    "verify",
-    "extract",
-    "probe",
-    "dress",
-    "confirm",
-    "swap",
-    "start",
-    "release",
-    "prune",
-]
-"""The steps of a run that comes to its end."""
 
 
 def done(run: dict[str, list[dict[str, str]]]) -> list[str]:
