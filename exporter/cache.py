@@ -18,11 +18,13 @@ _LEFTOVER_SECONDS = 3600
 class Cache:
     """A directory that may be missing or closed to us: then nothing is kept, which is said once.
 
-    A file that is damaged, or of another version of this program, costs what it held and a line in the log.
+    A file that is damaged, or of another version of this program, costs what it held and a line in the log. With
+    `keep` false it is only read, by somebody whose it is not.
     """
 
-    def __init__(self, directory: Path | None) -> None:
+    def __init__(self, directory: Path | None, *, keep: bool = True) -> None:
         self._directory = directory
+        self._keep = keep
         self._said = directory is None
 
     def read(self, name: str) -> object:
@@ -48,7 +50,7 @@ class Cache:
 
     def write(self, name: str, value: object) -> None:
         """Replace what is kept under this name in one step, readable by everybody, that a power cut leaves whole."""
-        if self._directory is None:
+        if self._directory is None or not self._keep:
             return
         try:
             self._sweep(name)

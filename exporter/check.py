@@ -6,7 +6,20 @@ from enum import StrEnum
 from typing import assert_never
 
 from exporter.allowed import STORAGENODE, AllowedVersions, UpdateState
-from exporter.status import DOWN, Failure, InstalledVersion, NodeStatus, RunningNode, ServiceState
+from exporter.status import (
+    DAY,
+    DISQUALIFIED_AFTER,
+    DOWN,
+    SUSPENDED_AFTER,
+    Basis,
+    Clock,
+    Failure,
+    InstalledVersion,
+    NodeStatus,
+    RunningNode,
+    ServiceState,
+)
+from exporter.updater import blocked, troubles
 
 EXIT_WELL = 0
 EXIT_OUTDATED = 1
@@ -21,7 +34,7 @@ class Level(StrEnum):
 
     WELL = "well"
     UNCLEAR = "unclear"
-    """Down, or something about it is not known."""
+    """Down, not reached, or something about it is not known."""
     OUTDATED = "outdated"
     """Below the minimum."""
 
@@ -61,10 +74,12 @@ def advice(status: NodeStatus) -> list[str]:
         )
     elif status.below_minimum:
         said.append("Below the minimum it will not start again. Look into the state of its service first.")
-    elif status.verdict.state is UpdateState.DUE:
+    elif status.verdict.state is UpdateState.DUE and not any(blocked(status).values()):
         said.append(f"Its updater should install {status.verdict.target} within the hour.")
     elif status.service.state in (ServiceState.CRASHED, ServiceState.CRASH_LOOPING):
         said.append("It fails for another reason than its version: see its log.")
+    if status.clock is not None and status.not_reached:
+        said.append(_left(status.clock))
     if status.restart_pending:
         said.append("The installed version is not the running one: it takes effect at the next start.")
     if status.service.state is ServiceState.UNKNOWN:
@@ -73,7 +88,26 @@ def advice(status: NodeStatus) -> list[str]:
         said.append(f"Verdict not known: {status.verdict.reason}.")
     if status.service.state is ServiceState.RUNNING and isinstance(status.running, Failure):
         said.append(f"The node API does not answer: {status.running}.")
-    return said
+    serious = (trouble for trouble in troubles(status) if trouble.serious)
+    return said + [f"{trouble.what[0].upper()}{trouble.what[1:]}. Do: {trouble.todo}" for trouble in serious]
+
+
+def _left(clock: Clock) -> str:
+    """Say how long a node has not been reached, and what is left until when."""
+    gone, since = clock.known - clock.since, f"{datetime.fromtimestamp(clock.since, UTC):%Y-%m-%d %H:%M} UTC"
+    basis = f"last contact {since}" if clock.basis is Basis.CONTACT else f"at least: down since {since}"
+    suspended, disqualified = (_length(at - clock.known) for at in (clock.suspended, clock.disqualified))
+    if gone < SUSPENDED_AFTER:
+        left = f"Suspended in about {suspended}, disqualified for good in {disqualified}"
+    elif gone < DISQUALIFIED_AFTER:
+        left = f"Suspended by now; disqualified for good in {disqualified}"
+    else:
+        left = "Suspended by now, and any day disqualified for good"
+    return f"Not reached for {_length(gone)} ({basis}). {left}."
+
+
+def _length(seconds: float) -> str:
+    return f"{seconds / DAY:.0f} days" if seconds >= 2 * DAY else f"{seconds / 3600:.0f} hours"
 
 
 def verdict(status: NodeStatus) -> str:
@@ -136,4 +170,4 @@ def level(status: NodeStatus) -> Level:
     """Say how much a node needs a person."""
     if status.below_minimum:
         return Level.OUTDATED
-    return Level.UNCLEAR if _unknown(status) or status.service.state in DOWN else Level.WELL
+    return Level.UNCLEAR if _unknown(status) or status.not_reached or status.service.state in DOWN else Level.WELL

@@ -7,7 +7,9 @@ from typing import Any
 
 from exporter.allowed import UpdateState
 from exporter.check import advice, minimum
-from exporter.status import Failure, InstalledVersion, NodeStatus, RunningNode, ServiceState
+from exporter.status import Basis, Failure, InstalledVersion, NodeStatus, RunningNode, ServiceState, UpdaterStatus
+from exporter.updater import blocked, replaces_stopped
+from exporter.updaterlog import Blocked, UpdaterLog
 
 _SCHEMA = {"use_attribute_docstrings": True, "extra": "forbid"}
 
@@ -20,6 +22,8 @@ class Unknown(StrEnum):
     RUNNING_VERSION = "running_version"
     MINIMUM_VERSION = "minimum_version"
     UPDATE_STATE = "update_state"
+    UPDATER = "updater"
+    UPDATER_LOG = "updater_log"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +45,46 @@ class CheckedService:
     """Automatic restarts since somebody last started it."""
     pid: int | None
     """Process ID of the main process."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckedClock:
+    """Since when no satellite reaches the node, and what follows if that stays so; Unix seconds."""
+
+    __pydantic_config__ = _SCHEMA
+
+    since: float
+    basis: Basis
+    """What that is: its last contact, or, as a lower bound, when it was seen to be stopped."""
+    suspended: float
+    """When about; a young node is sooner."""
+    disqualified: float
+    """From when on, for good."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckedUpdater:
+    """The official updater of a node. Null is what is not known."""
+
+    __pydantic_config__ = _SCHEMA
+
+    unit: str
+    state: ServiceState
+    detail: str
+    """Why this state, in words."""
+    version: str | None
+    replaces_stopped: bool | None
+    """It replaces the binary of a node that does not run, as it does since 1.106."""
+    blocked: list[Blocked]
+    """By what it is blocked until somebody does something."""
+    last_check: float | None
+    """When it last learned which versions are allowed; Unix seconds, as the next two."""
+    last_update: float | None
+    last_failure: float | None
+    check_interval_seconds: float | None
+    """Not above zero where it looks once and ends."""
+    version_server_ours: bool | None
+    """It asks the version server that we ask."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +115,9 @@ class CheckedNode:
     """The running version is not the installed one."""
     last_contact: float | None
     """When a satellite last reached the node; Unix seconds."""
+    clock: CheckedClock | None
+    updater: CheckedUpdater | None
+    """Null without one."""
     unknown: Mapping[Unknown, str]
     """Why that which is unknown is so."""
     advice: list[str]
@@ -80,7 +127,7 @@ class CheckedNode:
 def checked(status: NodeStatus) -> CheckedNode:
     """Describe a node for programs."""
     service, installed, running, verdict = status.service, status.installed, status.running, status.verdict
-    reasons: dict[Unknown, str] = {}
+    clock, reasons = status.clock, dict[Unknown, str]()
     if service.state is ServiceState.UNKNOWN:
         reasons[Unknown.SERVICE] = service.detail
     readings = (Unknown.INSTALLED_VERSION, installed), (Unknown.RUNNING_VERSION, running)
@@ -111,8 +158,39 @@ def checked(status: NodeStatus) -> CheckedNode:
         deadlocked=status.deadlocked,
         restart_pending=status.restart_pending,
         last_contact=status.last_contact,
+        clock=None
+        if clock is None
+        else CheckedClock(
+            since=clock.since, basis=clock.basis, suspended=clock.suspended, disqualified=clock.disqualified
+        ),
+        updater=_updater(status, reasons),
         unknown=reasons,
         advice=advice(status),
+    )
+
+
+def _updater(status: NodeStatus, reasons: dict[Unknown, str]) -> CheckedUpdater | None:
+    """Describe the updater; why it, or what it does, is not known is added to the reasons."""
+    updater = status.updater
+    if isinstance(updater, Failure):
+        reasons[Unknown.UPDATER] = str(updater)
+    if not isinstance(updater, UpdaterStatus):
+        return None
+    if isinstance(updater.log, Failure):
+        reasons[Unknown.UPDATER_LOG] = str(updater.log)
+    log = UpdaterLog() if isinstance(updater.log, Failure) else updater.log
+    return CheckedUpdater(
+        unit=updater.unit,
+        state=updater.service.state,
+        detail=updater.service.detail,
+        version=None if updater.version is None else str(updater.version),
+        replaces_stopped=replaces_stopped(updater),
+        blocked=[kind for kind, is_so in blocked(status).items() if is_so],
+        last_check=log.last_check,
+        last_update=log.last_update,
+        last_failure=log.last_failure,
+        check_interval_seconds=updater.interval_seconds,
+        version_server_ours=updater.server_is_ours,
     )
 
 

@@ -6,13 +6,16 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 from click.core import ParameterSource
 
 from exporter import DEFAULT_CONFIG, __version__
 from exporter.log import Format, Level, setup
+
+if TYPE_CHECKING:
+    from exporter.config import Config
 
 EXIT_USAGE = 2
 _CHECK_SECONDS = 10.0
@@ -64,6 +67,17 @@ def common_options(command: Command) -> Command:
     return command
 
 
+check_option = click.option(
+    "--config.check", "only_check", is_flag=True, help="Say what is wrong with the configuration, and end: with 0 or 2."
+)
+
+
+def usable(config_file: Path, config: "Config") -> str:
+    """Say that a configuration can be used, and of which nodes it speaks."""
+    names = ", ".join(node.name for node in config.nodes)
+    return f"{config_file if config_file.exists() else 'what was discovered'}: can be used; nodes: {names}"
+
+
 @click.group(cls=DefaultGroup)
 @click.version_option(__version__, message="%(prog)s %(version)s")
 def main() -> None:
@@ -77,8 +91,9 @@ def main() -> None:
 
 @main.command()
 @common_options
+@check_option
 @click.option("--web.listen-address", "listen", default="127.0.0.1:19651", show_default=True, metavar="HOST:PORT")
-def serve(config_file: Path, log_level: Level, log_format: Format, listen: str) -> None:
+def serve(config_file: Path, log_level: Level, log_format: Format, listen: str, only_check: bool) -> None:
     """Serve the metrics to Prometheus, on /metrics.
 
     Beyond this machine only with `token_file` or `client_ca_file` in `web`.
@@ -92,6 +107,13 @@ def serve(config_file: Path, log_level: Level, log_format: Format, listen: str) 
     from exporter.serve import serve as run
 
     try:
+        if only_check:
+            from exporter.access import access
+
+            config = load_or_discover(config_file)
+            access(config.web)
+            click.echo(usable(config_file, config))
+            return
         try:
             config, without = load_or_discover(config_file), "No node is configured."
         except NoNodeError as error:
@@ -138,10 +160,7 @@ def check(
         from exporter.watch import watch
 
         sys.exit(watch(partial(observer.observe_all, _CHECK_SECONDS), as_json=as_json, color=color))
-    statuses = [
-        observer.settle(node, _CHECK_SECONDS) if status.service.undecided else status
-        for node, status in zip(chosen, observer.observe_all(_CHECK_SECONDS), strict=True)
-    ]
+    statuses = [observer.settled(status, _CHECK_SECONDS) for status in observer.observe_all(_CHECK_SECONDS)]
     if as_json:
         from exporter.checked import as_json as described
 

@@ -23,8 +23,7 @@ class NodeCollector:
 
     def collect(self) -> Iterator[Metric]:
         """Observe, within the timeout, and turn what was seen into families."""
-        statuses = self._observer.observe_all(self._timeout)
-        yield from families([status for status in statuses if status.node in self._nodes])
+        yield from families(self._observer.observe_all(self._timeout, self._nodes))
 
 
 def registry(observer: Observer, scrape_timeout: float | None, nodes: Collection[str]) -> CollectorRegistry:

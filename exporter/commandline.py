@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import zip_longest
 from pathlib import Path
 
 _OURS = re.compile(r"storagenode-(exporter|remediate|keeper)")
@@ -30,7 +31,7 @@ class Command:
     def flag(self, name: str) -> str | None:
         """Return the value of `--name VALUE` or `--name=VALUE`; the last one counts, as it does for the program."""
         value = None
-        for word, following in zip(self.arguments, [*self.arguments[1:], None], strict=True):
+        for word, following in zip_longest(self.arguments, self.arguments[1:]):
             if word == f"--{name}":
                 value = following
             elif word.startswith(f"--{name}="):

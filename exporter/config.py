@@ -1,5 +1,6 @@
 """The configuration: one YAML file for both programs, validated before anything is done with it."""
 
+import os
 import re
 from collections.abc import Collection, Mapping
 from datetime import timedelta
@@ -22,6 +23,7 @@ from pydantic import (
 
 from exporter import DEFAULT_CONFIG
 from exporter.identity import NodeIDError, node_id_bytes
+from exporter.nodefiles import DEFAULT_API
 
 DEFAULT_PATH = Path(DEFAULT_CONFIG)
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
@@ -39,7 +41,10 @@ def _duration(value: object) -> object:
     if not isinstance(value, str) or not re.fullmatch(r"(\d+(ms|[smhdw]))+", value):
         raise ValueError("expected a duration such as 30s, 5m or 1h30m")
     parts = re.findall(r"(\d+)(ms|[smhdw])", value)
-    return timedelta(seconds=sum(int(number) * _UNITS[unit] for number, unit in parts))
+    try:
+        return timedelta(seconds=sum(int(number) * _UNITS[unit] for number, unit in parts))
+    except OverflowError:
+        raise ValueError("expected a shorter duration") from None
 
 
 def _absolute(path: Path) -> Path:
@@ -100,7 +105,8 @@ class NodeConfig(Part):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,63}$")]
     service: Annotated[SystemdService | ProcessService, Field(discriminator="manager")]
     binary: AbsolutePath
-    api: str = "127.0.0.1:14002"
+    api: str | None = DEFAULT_API
+    """None where that is assumed and would be another node's as well: what answers there need not be this one."""
     config_dir: AbsolutePath | None = None
     identity: AbsolutePath | None = None
     node_id: Annotated[str, AfterValidator(_node_id)] | None = None
@@ -125,8 +131,8 @@ class NodeConfig(Part):
 
     @field_validator("api")
     @classmethod
-    def _api(cls, value: str) -> str:
-        host, _, port = value.rpartition(":")
+    def _api(cls, value: str | None) -> str | None:
+        host, _, port = (value or "").rpartition(":")
         if not re.fullmatch(r"\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+", host) or not port.isdecimal() or int(port) > 65535:
             raise ValueError("expected host:port, such as 127.0.0.1:14002")
         return value
@@ -155,6 +161,8 @@ class WebConfig(Part):
 class Config(Part):
     """The whole file; `remediation` is read by the remediation alone."""
 
+    version: Literal[1] = 1
+    """Of the file's format; one that this program does not know is refused."""
     nodes: tuple[NodeConfig, ...]
     version_server: WebAddress = "https://version.storj.io"
     refresh: Duration = timedelta(minutes=5)
@@ -162,6 +170,14 @@ class Config(Part):
     state_dir: AbsolutePath = Path("/var/lib/storagenode-exporter")
     web: WebConfig = WebConfig()
     remediation: Mapping[str, Any] = {}
+
+    @field_validator("nodes")
+    @classmethod
+    def _one_api_each(cls, nodes: tuple[NodeConfig, ...]) -> tuple[NodeConfig, ...]:
+        if [node.api for node in nodes].count(DEFAULT_API) < 2:
+            return nodes
+        assumed = [node.name for node in nodes if "api" not in node.model_fields_set]
+        return tuple(node.model_copy(update={"api": None}) if node.name in assumed else node for node in nodes)
 
     @model_validator(mode="after")
     def _unique(self) -> Self:
@@ -176,6 +192,10 @@ class Config(Part):
     def node(self, name: str) -> NodeConfig | None:
         """Find a node by its name."""
         return next((node for node in self.nodes if node.name == name), None)
+
+    def sharing(self, binary: Path) -> tuple[NodeConfig, ...]:
+        """Find the nodes whose binary is this file, given by its real path."""
+        return tuple(node for node in self.nodes if os.path.realpath(node.binary) == str(binary))
 
     def chosen(self, names: Collection[str], *, source: Path) -> tuple[NodeConfig, ...]:
         """Take the nodes of these names, or all when none is named.

@@ -35,8 +35,8 @@ class _Watch:
         with self._changed:
             self._ends[connection] = end
             if not self._runs:
-                self._runs = True
                 Thread(target=self._run, daemon=True).start()
+                self._runs = True
             elif end < self._wakes:
                 self._changed.notify()
 

@@ -4,20 +4,22 @@ import logging
 import os
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from exporter.commandline import Program
 from exporter.config import DEFAULT_PATH, Config, ConfigError, NodeConfig, read, validate
 from exporter.identity import NodeIDError, node_id_bytes
-from exporter.nodefiles import DEFAULT_API, Launch, Settings, node_id, settings, updater_interval
+from exporter.nodefiles import DEFAULT_API, Launch, Settings, node_id, settings, updater_settings
 from exporter.running import Running, hides_others, storagenodes
 from exporter.sources import node_api
 from exporter.status import RunningNode
-from exporter.units import Unit, UnitError, is_node, read_unit, storj_units
+from exporter.units import Unit, UnitError, read_unit, runs, storj_units
+from exporter.updaters import updaters_of
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +34,7 @@ class NoNodeError(ConfigError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """A node: what to configure for it, and remarks, on a key of the configuration or (under "") on the whole."""
+    """A node: what to configure for it, and remarks on keys of the configuration."""
 
     config: dict[str, Any]
     remarks: dict[str, str]
@@ -54,12 +56,11 @@ def discover() -> Discovery:
         found_units = storj_units(_SYSTEMD_SECONDS)
     except UnitError as error:
         remarks.append(f"units were not looked at: {error}")
-    updaters = [unit for unit in found_units if unit.command and unit.command.program is Program.UPDATER]
-    found = [_of_unit(unit, updaters) for unit in found_units if is_node(unit)]
+    found = [_of_unit(unit, found_units) for unit in found_units if runs(unit, Program.STORAGENODE)]
     known = {unit.name for unit in found_units}
     for running in storagenodes():
         if running.unit not in known:
-            node = _of_process(running, [each.config for each in found], updaters)
+            node = _of_process(running, [each.config for each in found], found_units)
             if isinstance(node, Found):
                 found.append(node)
             else:
@@ -84,7 +85,15 @@ def load_or_discover(path: Path) -> Config:
         if isinstance(nodes, list):
             deadline = time.monotonic() + _SYSTEMD_SECONDS
             completed = [_completed(node, f"{path}: nodes.{at}", deadline) for at, node in enumerate(nodes)]
-            content = content | {"nodes": completed}
+
+            @cache
+            def units() -> Sequence[Unit]:
+                try:
+                    return storj_units(deadline - time.monotonic())
+                except UnitError:
+                    return ()
+
+            content = content | {"nodes": [_with_updater(node, units) for node in completed]}
         return validate(Config, content, source=str(path))
     found = discover()
     if not found.nodes:
@@ -111,18 +120,20 @@ def nothing_found(discovery: Discovery) -> str:
     return "\n".join(lines)
 
 
-def _of_unit(unit: Unit, updaters: Sequence[Unit]) -> Found:
-    assert unit.command is not None
-    launch = Launch(command=unit.command, user=unit.user, environment=unit.environment)
+def _of_unit(unit: Unit, units: Sequence[Unit]) -> Found:
+    assert unit.launch.command is not None
     config: dict[str, Any] = {
         "name": _as_name(unit.name.removesuffix(".service")),
         "service": f"systemd:{unit.name}",
-        "binary": unit.command.path,
+        "binary": unit.launch.command.path,
     }
-    return _described(config, settings(launch), updaters, unit.name)
+    found = _described(config, settings(unit.launch), units, unit.name)
+    if unit.unread:
+        found.remarks["service"] = f"variables were not read from {'; '.join(unit.unread)}"
+    return found
 
 
-def _of_process(running: Running, known: Sequence[dict[str, Any]], updaters: Sequence[Unit]) -> Found | str:
+def _of_process(running: Running, known: Sequence[dict[str, Any]], units: Sequence[Unit]) -> Found | str:
     """Describe a process that no known unit owns, or say why that cannot be done, or need not."""
     words = " ".join(running.argv)
     if running.command is None:
@@ -137,7 +148,7 @@ def _of_process(running: Running, known: Sequence[dict[str, Any]], updaters: Seq
         "service": f"systemd:{unit}" if unit else {"process": {"user": running.user} if running.user else {}},
         "binary": running.command.path,
     }
-    found = _described(config, seen, updaters, unit)
+    found = _described(config, seen, units, unit)
     if unit is None and running.unit is not None:
         found.remarks["service"] = f"it was started from within {running.unit}"
     elif unit is None and running.user is not None and all(map(str.isprintable, running.argv)):
@@ -155,7 +166,7 @@ def _unit_of(running: Running) -> str | None:
         return None
 
 
-def _described(config: dict[str, Any], seen: Settings, updaters: Sequence[Unit], unit: str | None) -> Found:
+def _described(config: dict[str, Any], seen: Settings, units: Sequence[Unit], unit: str | None) -> Found:
     config |= seen.values
     remarks = dict(seen.unseen)
     try:
@@ -171,31 +182,12 @@ def _described(config: dict[str, Any], seen: Settings, updaters: Sequence[Unit],
                 node_id_bytes(answer.node_id)
                 config["node_id"] = answer.node_id
                 del remarks["node_id"]
-    updater = _updater(config, updaters, unit)
-    if updater is not None:
-        config["updater_service"] = f"systemd:{updater.name}"
-        launch = Launch(command=updater.command, user=updater.user, environment=updater.environment)
-        if interval := updater_interval(launch):
+    updaters = updaters_of(units, binary=config["binary"], config_dir=config.get("config_dir"), unit=unit)
+    if updaters:
+        config["updater_service"] = f"systemd:{updaters[0].name}"
+        if interval := updater_settings(updaters[0].launch).get("version.check-interval"):
             remarks["updater_service"] = f"it looks every {interval}"
     return Found(config=config, remarks=remarks)
-
-
-def _updater(config: dict[str, Any], updaters: Sequence[Unit], unit: str | None) -> Unit | None:
-    """Return the updater of this node's binary; where several nodes share it, that of its config_dir or name."""
-
-    binary, directory = os.path.realpath(config["binary"]), os.path.realpath(config.get("config_dir", ""))
-
-    def closeness(updater: Unit) -> int:
-        command = updater.command
-        assert command is not None
-        location, theirs, service = map(command.flag, ("binary-location", "config-dir", "service-name"))
-        same_binary = location is not None and os.path.realpath(location) == binary
-        same_node = theirs is not None and os.path.realpath(theirs) == directory
-        if not same_binary and (not same_node or (location or "").startswith("/")):
-            return 0
-        return 1 + 2 * same_node + (service is not None and f"{service}.service" == unit)
-
-    return max(updaters, key=closeness, default=None) if any(map(closeness, updaters)) else None
 
 
 def _completed(node: object, where: str, deadline: float) -> object:
@@ -216,8 +208,8 @@ def _completed(node: object, where: str, deadline: float) -> object:
             reason = str(error)
         else:
             reason = f"the ExecStart of {name} is not seen to run a storagenode"
-            if is_node(unit):
-                launch = Launch(command=unit.command, user=unit.user, environment=unit.environment)
+            if runs(unit, Program.STORAGENODE):
+                launch = unit.launch
     if launch.command is None and "binary" not in node:
         raise ConfigError(f"{where}.binary: missing, and {reason}")
     if launch.command is None and not isinstance(directory, str):
@@ -228,6 +220,22 @@ def _completed(node: object, where: str, deadline: float) -> object:
     if "node_id" in node or not os.access(seen.get("identity", ""), os.R_OK):
         seen.pop("identity", None)
     return seen | node
+
+
+def _with_updater(node: object, units: Callable[[], Sequence[Unit]]) -> object:
+    """Add the updater of a node that systemd starts, unless the configuration names one."""
+    if not isinstance(node, dict) or "updater_service" in node:
+        return node
+    service, binary, directory = map(node.get, ("service", "binary", "config_dir"))
+    if not isinstance(service, str) or not service.startswith("systemd:") or not isinstance(binary, str):
+        return node
+    found = updaters_of(
+        units(),
+        binary=binary,
+        config_dir=directory if isinstance(directory, str) else None,
+        unit=service.removeprefix("systemd:"),
+    )
+    return node | {"updater_service": f"systemd:{found[0].name}"} if found else node
 
 
 def _named(found: Sequence[Found], remarks: list[str]) -> Discovery:

@@ -33,6 +33,8 @@ def setup(level: Level, format: Format) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Formatter(format))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    # It would put into our log what a server sends, whatever that is and at its full length.
+    logging.getLogger("urllib3").setLevel(logging.CRITICAL)
 
 
 class _Formatter(logging.Formatter):
@@ -44,10 +46,10 @@ class _Formatter(logging.Formatter):
         fields: dict[str, object] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
-            "logger": record.name,
             "message": record.getMessage(),
         }
         fields |= {name: value for name, value in vars(record).items() if name not in _OWN_FIELDS}
+        fields["logger"] = record.name
         if record.exc_info:
             fields["exception"] = self.formatException(record.exc_info)
         return self._line(fields)

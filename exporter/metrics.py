@@ -1,65 +1,30 @@
-"""The metrics: one table that turns what was observed into families. What is unknown has no number."""
+"""The metrics: the tables that turn what was observed into families. What is unknown has no number."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Generic, Literal, TypeVar
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.core import GaugeMetricFamily
 
 from exporter import __version__
 from exporter.allowed import STORAGENODE, AllowedVersions, Process, Release, UpdateState, rollout_position
 from exporter.identity import NodeIDError
-from exporter.status import Failure, NodeStatus, ServiceState, Source
+from exporter.rows import Family, Row, Sample, number
+from exporter.status import Clock, Failure, NodeStatus, ServiceState, Source
+from exporter.updater_metrics import UPDATER_ROWS
 from exporter.version import NodeVersion
 
 _LARGEST_POSITION = 2**256 - 1
 
-T = TypeVar("T")
-Sample = tuple[tuple[str, ...], float]
-"""The values of the labels, and the value."""
 
-
-@dataclass(frozen=True, slots=True)
-class Row(Generic[T]):
-    """One metric: how it is called and described, and how its samples come from what was observed."""
-
-    name: str
-    help: str
-    labels: tuple[str, ...]
-    samples: Callable[[T], Iterable[Sample]]
-    type: Literal["gauge", "counter"] = "gauge"
-
-
-def families(statuses: Sequence[NodeStatus]) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
+def families(statuses: Sequence[NodeStatus]) -> Iterator[Family]:
     """Turn the statuses of all nodes of this host into metric families, in the order of the tables."""
-    for row in NODE_ROWS:
-        yield _family(row, statuses)
+    for row in (*NODE_ROWS, *UPDATER_ROWS):
+        yield row.family(statuses)
     documents = [status.allowed for status in statuses if isinstance(status.allowed, AllowedVersions)]
     for document_row in DOCUMENT_ROWS:
-        yield _family(document_row, documents[:1])
+        yield document_row.family(documents[:1])
     build = GaugeMetricFamily("storagenode_exporter_build_info", "Version of this exporter.", labels=["version"])
     build.add_metric([__version__], 1)
     yield build
-
-
-def _family(row: Row[T], observed: Sequence[T]) -> GaugeMetricFamily | CounterMetricFamily:
-    kind = CounterMetricFamily if row.type == "counter" else GaugeMetricFamily
-    family = kind(row.name, row.help, labels=row.labels)
-    for one in observed:
-        for labels, value in row.samples(one):
-            family.add_metric(labels, value)
-    return family
-
-
-def _number(read: Callable[[NodeStatus], float | None]) -> Callable[[NodeStatus], Iterable[Sample]]:
-    """Give one sample a node, none where the number is not known."""
-
-    def samples(status: NodeStatus) -> Iterator[Sample]:
-        value = read(status)
-        if value is not None:
-            yield (status.node,), float(value)
-
-    return samples
 
 
 def _service_state(status: NodeStatus) -> Iterator[Sample]:
@@ -110,6 +75,14 @@ def _started(status: NodeStatus) -> float | None:
     return None if isinstance(status.running, Failure) else status.running.started
 
 
+def _deadline(of: Callable[[Clock], float]) -> Callable[[NodeStatus], Iterator[Sample]]:
+    def samples(status: NodeStatus) -> Iterator[Sample]:
+        if status.clock is not None:
+            yield (status.node, status.clock.basis), of(status.clock)
+
+    return samples
+
+
 def _success(status: NodeStatus) -> Iterator[Sample]:
     for source, failed in {
         Source.VERSION_SERVER: isinstance(status.allowed, Failure),
@@ -158,7 +131,7 @@ NODE_ROWS: tuple[Row[NodeStatus], ...] = (
         "storagenode_up",
         "Whether the node API (/api/sno/) answered.",
         ("node",),
-        _number(lambda status: not isinstance(status.running, Failure)),
+        number(lambda status: not isinstance(status.running, Failure)),
     ),
     Row(
         "storagenode_service_state",
@@ -170,19 +143,19 @@ NODE_ROWS: tuple[Row[NodeStatus], ...] = (
         "storagenode_service_state_since_timestamp_seconds",
         "When the service came into its state, as its service manager says.",
         ("node",),
-        _number(lambda status: status.service.since),
+        number(lambda status: status.service.since),
     ),
     Row(
         "storagenode_service_last_exit_code",
         "Exit status of the last main process that ended by itself, as the service manager says.",
         ("node",),
-        _number(lambda status: status.service.exit_code),
+        number(lambda status: status.service.exit_code),
     ),
     Row(
         "storagenode_service_restarts",
         "Automatic restarts since the service was last started by hand, as the service manager counts them.",
         ("node",),
-        _number(lambda status: status.service.restarts),
+        number(lambda status: status.service.restarts),
         "counter",
     ),
     Row(
@@ -207,44 +180,58 @@ NODE_ROWS: tuple[Row[NodeStatus], ...] = (
         "storagenode_below_minimum",
         "Whether the installed version is below the minimum that the version server gives.",
         ("node",),
-        _number(lambda status: status.below_minimum),
+        number(lambda status: status.below_minimum),
     ),
     Row(
         "storagenode_deadlocked",
         "Whether the node is below the minimum and down: it cannot start, and its updater may not replace it.",
         ("node",),
-        _number(lambda status: status.deadlocked),
+        number(lambda status: status.deadlocked),
     ),
     Row(
         "storagenode_restart_pending",
         "Whether the running version (node API) differs from the installed one (binary).",
         ("node",),
-        _number(lambda status: status.restart_pending),
+        number(lambda status: status.restart_pending),
     ),
     Row(
         "storagenode_rollout_position_ratio",
         "Where the node stands in the rollout, from its ID and the version server's seed: its turn has come when this"
         " is not above the cursor.",
         ("node",),
-        _number(_position),
+        number(_position),
     ),
     Row(
         "storagenode_minor_releases_above_minimum",
         "Minor releases between the minimum and the installed version; negative below the minimum.",
         ("node",),
-        _number(_minor_releases),
+        number(_minor_releases),
     ),
     Row(
         "storagenode_last_contact_timestamp_seconds",
         "When a satellite last reached the node (`lastPinged` of the node API), remembered while the node is down.",
         ("node",),
-        _number(lambda status: status.last_contact),
+        number(lambda status: status.last_contact),
+    ),
+    Row(
+        "storagenode_suspension_timestamp_seconds",
+        "When satellites suspend the node if none reaches it before, a young one sooner: 12 days after its last contact"
+        " or, as a lower bound, after it was seen to be stopped.",
+        ("node", "basis"),
+        _deadline(lambda clock: clock.suspended),
+    ),
+    Row(
+        "storagenode_disqualification_timestamp_seconds",
+        "From when satellites disqualify the node for good if none reaches it before: 30 days, counted as for"
+        " storagenode_suspension_timestamp_seconds.",
+        ("node", "basis"),
+        _deadline(lambda clock: clock.disqualified),
     ),
     Row(
         "storagenode_started_timestamp_seconds",
         "When the node was started (`startedAt` of the node API).",
         ("node",),
-        _number(_started),
+        number(_started),
     ),
     Row(
         "storagenode_source_success",

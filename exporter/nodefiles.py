@@ -25,7 +25,17 @@ _LONGEST_LINE = 1024
 _ANY = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "localhost": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104
 """What stands for every address of this host, and one of them."""
 _VERSION_SERVER = "version.server-address"
-_KEYS = frozenset({"console.address", "identity.cert-path", "storage.path", "version.check-interval", _VERSION_SERVER})
+_UPDATER_KEYS = frozenset(
+    {
+        "binary-location",
+        "binary-store-dir",
+        "log.output",
+        "service-name",
+        "version.check-interval",
+        _VERSION_SERVER,
+    }
+)
+_KEYS = _UPDATER_KEYS | {"console.address", "identity.cert-path", "storage.path"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,12 +90,31 @@ def settings(launch: Launch, config_dir: Path | None = None) -> Settings:
     return seen
 
 
-def updater_interval(launch: Launch) -> str | None:
-    """Return how often an updater looks, as it was written; None if it is the default or could not be seen."""
-    home = _storj_home(launch)
-    directory = _flag(launch, "config-dir") or (home and f"{home}/storagenode")
+def updater_settings(launch: Launch) -> dict[str, str]:
+    """Return what an updater is told, under its own keys; what is its default or could not be seen is left out.
+
+    It takes its settings as a node does, and as a rule from that node's config.yaml. This is to be compared and shown,
+    and to find what an updater leaves behind, never to find what to run: the node's user may write it.
+    """
+    directory = _updater_directory(launch)
     content = _config(Path(directory, "config.yaml")) if directory else None
-    return _setting(launch, "version.check-interval", content if isinstance(content, dict) else {})
+    in_file = content if isinstance(content, dict) else {}
+    said = {key: _setting(launch, key, in_file) for key in _UPDATER_KEYS} | {"config-dir": directory}
+    return {key: value for key, value in said.items() if value and value.isprintable()}
+
+
+def updater_unread(launch: Launch) -> str | None:
+    """Say why an updater's config.yaml cannot be read, so that what it leaves out need not be the default."""
+    directory = _updater_directory(launch)
+    if directory is None:
+        return "its config_dir is not known"
+    content = _config(Path(directory, "config.yaml"))
+    return content if isinstance(content, str) else None
+
+
+def _updater_directory(launch: Launch) -> str | None:
+    home = _storj_home(launch)
+    return _flag(launch, "config-dir") or (home and f"{home}/storagenode")
 
 
 def version_server(launch: Launch, config_dir: Path) -> tuple[str | None, str | None]:
@@ -105,7 +134,7 @@ def node_id(identity: str) -> str:
         NodeIDError: it cannot be read, or is no identity.
     """
     try:
-        return node_id_from_certificates(_read(identity, _LARGEST_IDENTITY_BYTES).decode("ascii", "replace"))
+        return node_id_from_certificates(read_regular(identity, _LARGEST_IDENTITY_BYTES).decode("ascii", "replace"))
     except OSError as error:
         raise NodeIDError(f"{identity}: {error.strerror}") from None
     except ValueError as error:  # NodeIDError is one
@@ -177,7 +206,8 @@ def _config(path: Path) -> dict[str, str] | str:
     found: dict[str, str] = {}
     try:
         lines = {
-            line.partition(":")[0].rstrip(): line for line in _read(path, _LARGEST_CONFIG_BYTES).decode().splitlines()
+            line.partition(":")[0].rstrip(): line
+            for line in read_regular(path, _LARGEST_CONFIG_BYTES).decode().splitlines()
         }
         for key in _KEYS & lines.keys():
             value = yaml.safe_load(lines[key][:_LONGEST_LINE])[key]
@@ -190,8 +220,13 @@ def _config(path: Path) -> dict[str, str] | str:
     return found
 
 
-def _read(path: str | Path, limit: int) -> bytes:
-    """Read a regular file; whoever may put another kind of file there must not make us wait."""
+def read_regular(path: str | Path, limit: int) -> bytes:
+    """Read a regular file; whoever may put another kind of file there must not make us wait.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no regular file, or larger than `limit` bytes.
+    """
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
     with os.fdopen(descriptor, "rb") as file:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):

@@ -14,7 +14,7 @@ from exporter.status import NodeStatus
 
 _LEVELS = (Level.OUTDATED, Level.UNCLEAR, Level.WELL)
 """What needs a person most comes first."""
-_WORDS = {Level.OUTDATED: "below the minimum", Level.UNCLEAR: "down or not known", Level.WELL: "well"}
+_WORDS = {Level.OUTDATED: "below the minimum", Level.UNCLEAR: "down, not reached or not known", Level.WELL: "well"}
 _NOTHING = "Nothing to do."
 _DOWN = "Its version does not keep it from starting."
 

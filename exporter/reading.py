@@ -5,6 +5,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from math import inf
 from threading import Event, Lock, Thread
 from typing import Any, Generic, TypeVar
@@ -101,8 +102,9 @@ def run_all(readings: Sequence[Pending[Any]]) -> None:
     more = _THREADS
     while left and time.monotonic() < deadline:
         before = len(left)
-        for _ in range(min(more, before)):
-            Thread(target=work, daemon=True).start()
+        with suppress(RuntimeError):  # no more threads are allowed to us: who has one goes on
+            for _ in range(min(more, before)):
+                Thread(target=work, daemon=True).start()
         threads += more
         all_taken.wait(_TICK_SECONDS)
         more = threads if before - len(left) < threads else 0

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
-from exporter import web
+from exporter import listening, web
 from exporter.access import access
 from exporter.collector import registry
 from exporter.config import Config
@@ -35,7 +35,7 @@ def serve(config: Config, listen: str, *, without: str = "") -> None:
         web.metrics_route(partial(registry, observer), names),
         *web.health_routes(),
     ]
-    web.run(web.create_app(routes, admitted), listen, admitted)
+    listening.run(web.create_app(routes, admitted), listen, admitted)
     observer.close()
 
 

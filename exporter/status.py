@@ -3,8 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 
 from exporter.allowed import AllowedVersions, UpdateState, Verdict
+from exporter.updaterlog import UpdaterLog
 from exporter.version import NodeVersion
 
 
@@ -29,6 +31,13 @@ class ServiceState(StrEnum):
 
 DOWN = frozenset({ServiceState.STOPPED, ServiceState.CRASHED, ServiceState.CRASH_LOOPING})
 """The states in which a node below the minimum is deadlocked."""
+
+
+DAY = 86400.0
+OFFLINE_AFTER = 4 * 3600.0
+"""Seconds without a contact from which satellites count a node as offline."""
+SUSPENDED_AFTER = 12 * DAY
+DISQUALIFIED_AFTER = 30 * DAY
 
 
 class Source(StrEnum):
@@ -110,6 +119,86 @@ class ServiceStatus:
     """Unknown only until the manager has been watched for a while: a look in a few seconds may tell."""
 
 
+class Basis(StrEnum):
+    """What the time since when a node is not reached is taken from."""
+
+    CONTACT = "contact"
+    """The last contact that the node told of."""
+    STOPPED = "stopped"
+    """The moment from which it was seen to be down, or up and not reached: its last contact was before that."""
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """Since when no satellite reaches a node, in Unix seconds, and how that is known.
+
+    A satellite suspends a node whose online score over 30 days falls below 0.6, which after good months takes 12 days
+    of being down, and disqualifies one that it has not reached for 30 days within the next week (storj/storj,
+    satellite/overlay and satellite/overlay/straynodes, with the settings of satellite-config.yaml.lock).
+    """
+
+    since: float
+    basis: Basis
+    known: float
+    """Until when it is known that nobody has reached it; Unix seconds."""
+
+    @property
+    def suspended(self) -> float:
+        """When it is suspended if nobody reaches it until then, in Unix seconds; a young node is sooner."""
+        return self.since + SUSPENDED_AFTER
+
+    @property
+    def disqualified(self) -> float:
+        """From when it may be disqualified, in Unix seconds."""
+        return self.since + DISQUALIFIED_AFTER
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leftover:
+    """A file beside the binary that an updater has left there."""
+
+    path: Path
+    version: NodeVersion | None
+    """That it is a download of; None for a backup."""
+    age_seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rejected:
+    """What an updater has written down as failed, never to be tried again."""
+
+    path: Path
+    version: NodeVersion
+    failure: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpdaterStatus:
+    """The official updater of a node."""
+
+    unit: str
+    service: ServiceStatus
+    installed: InstalledVersion | Failure
+    """Of the updater itself."""
+    log: UpdaterLog | Failure
+    leftovers: tuple[Leftover, ...] | Failure
+    rejected: Rejected | Failure | None
+    interval_seconds: float | None
+    """Between two checks; not above zero where it looks once and ends, None while that is not known."""
+    server: str | None
+    """The version server that it asks; None while that is not known."""
+    server_is_ours: bool | None
+    looked: float
+    """When it was looked at; Unix seconds."""
+
+    @property
+    def version(self) -> NodeVersion | None:
+        """Its own version: that of its binary, else the one that it has logged."""
+        if isinstance(self.installed, InstalledVersion):
+            return self.installed.version
+        return self.log.version if isinstance(self.log, UpdaterLog) else None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeStatus:
     """One node, once observed."""
@@ -125,6 +214,10 @@ class NodeStatus:
     """From the configuration, the node API or the identity, in this order."""
     last_contact: float | None = None
     """As the node API says, or last said; Unix seconds."""
+    clock: Clock | None = None
+    """Since when nobody reaches it; None while that is not known."""
+    updater: UpdaterStatus | Failure | None = None
+    """None without one."""
     durations: Mapping[Source, float] = field(default_factory=dict)
     """Seconds each source took."""
 
@@ -143,6 +236,11 @@ class NodeStatus:
         if self.service.state is ServiceState.UNKNOWN:
             return None
         return self.below_minimum if self.service.state in DOWN else False
+
+    @property
+    def not_reached(self) -> bool:
+        """Whether satellites count the node as offline, as far as is known."""
+        return self.clock is not None and self.clock.known - self.clock.since >= OFFLINE_AFTER
 
     @property
     def restart_pending(self) -> bool | None:

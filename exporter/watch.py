@@ -49,7 +49,8 @@ def _tell(
     seen = {}
     for status in statuses:
         now = checked(status)
-        seen[status.node] = replace(now, last_contact=None)
+        updater = now.updater and replace(now.updater, last_check=None, last_update=None, last_failure=None)
+        seen[status.node] = replace(now, last_contact=None, clock=None, updater=updater)
         if before.get(status.node) != seen[status.node]:
             line = json.dumps(asdict(now)) if as_json else _line(status, datetime.now(UTC))
             click.echo(line)

@@ -8,6 +8,7 @@ from sqlite3 import DatabaseError
 from exporter.config import Config, ConfigError
 from remediate.remediation import Remediation
 from remediate.rules import Rules
+from remediate.schema import SchemaError
 from remediate.steps.fetch import Progress
 from remediate.store import Store
 from remediate.worker import Publisher
@@ -32,7 +33,7 @@ def assembled(config: Config, rules: Rules, *, progress: Progress = lambda done,
     """
     try:
         store = Store(rules.state_dir)
-    except (OSError, DatabaseError) as error:
+    except (OSError, DatabaseError, SchemaError) as error:
         raise ConfigError(f"remediation.state_dir: {rules.state_dir} cannot be used: {error}") from None
     try:
         publisher = Publisher(config, rules, store)

@@ -1,30 +1,40 @@
 """storagenode-remediate: the command line. Each command imports what it needs when it runs."""
 
 import json
+import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from exporter import __version__
-from exporter.cli import EXIT_USAGE, common_options
+from exporter.cli import common_options
 from exporter.log import Format, Level, setup
-from remediate.asked import request_of, request_options
+from remediate.ahead import as_if_minimum_option, preflight
+from remediate.asked import duration, request_of, request_options
+from remediate.invocation import (
+    EXIT_FAILED,
+    EXIT_REFUSED,
+    assembled,
+    ending,
+    fail,
+    json_option,
+    load,
+    refusing,
+    unless_busy,
+)
+from remediate.unattended import serve, watch, work
 
 if TYPE_CHECKING:
-    from exporter.config import Config
+    from exporter.version import NodeVersion
     from remediate.assembly import Assembly
     from remediate.decision import Request
-    from remediate.rules import Rules
+    from remediate.rehearsal import Rehearsal
+    from remediate.report import Plan
 
-_EXIT_FAILED = 1
-_EXIT_REFUSED = 3
-
-
-_json_option = click.option("--json", "as_json", is_flag=True, help="For programs.")
+_NUMBER = click.IntRange(1, 2**31)
 
 
 @click.group()
@@ -43,16 +53,36 @@ def main() -> None:
 @main.command()
 @common_options
 @request_options
-@_json_option
+@json_option
+@as_if_minimum_option
 @click.argument("node")
-def plan(node: str, as_json: bool, config_file: Path, log_level: Level, log_format: Format, **asked: Any) -> None:
+def plan(
+    node: str,
+    minimum: "NodeVersion | None",
+    as_json: bool,
+    config_file: Path,
+    log_level: Level,
+    log_format: Format,
+    **asked: Any,
+) -> None:
     """Show what `run` would do for a node now, step by step; changes nothing.
+
+    With --as-if-minimum, what would be done unasked the day the minimum rises: with the node as it is, and, if it runs,
+    as it would be once it is down. What holds that back (a pause, windows, dry_run) is said, and what would follow
+    without it.
 
     Example: storagenode-remediate plan node1
     """
     setup(Level(log_level), Format(log_format))
-    with _assembled(config_file) as (config, assembly):
-        planned = assembly.remediation.plan(request_of(config, config_file, node, asked))
+    if minimum is not None and any(asked.values()):
+        raise click.UsageError("--as-if-minimum shows what happens with nobody asking: no other option goes with it")
+    planned: Plan | Rehearsal
+    with assembled(config_file) as (config, assembly):
+        request = request_of(config, config_file, node, asked)
+        if minimum is None:
+            planned = assembly.remediation.plan(request)
+        else:
+            planned = assembly.remediation.rehearse(node, minimum)
     click.echo(json.dumps(planned.as_json(), indent=2) if as_json else planned)
     sys.exit(planned.exit_code)
 
@@ -60,7 +90,7 @@ def plan(node: str, as_json: bool, config_file: Path, log_level: Level, log_form
 @main.command()
 @common_options
 @request_options
-@_json_option
+@json_option
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.argument("nodes", nargs=-1, required=True, metavar="NODE...")
 def run(
@@ -80,23 +110,29 @@ def run(
     from remediate.report import worst
 
     reports = []
-    with _assembled(config_file) as (config, assembly):
+    with assembled(config_file) as (config, assembly), ending() as ended:
         for request in [request_of(config, config_file, node, asked) for node in nodes]:
+            if ended():
+                break
             if not yes:
                 _ask(assembly, request)
-            with _unless_busy():
+            with unless_busy():
                 reports.append(assembly.remediation.run(request))
             assembly.publisher.publish()
             if not as_json:
                 click.echo(reports[-1])
     if as_json:
         click.echo(json.dumps([report.as_json() for report in reports], indent=2))
-    sys.exit(worst(report.exit_code for report in reports))
+    codes = [report.exit_code for report in reports]
+    if left := nodes[len(reports) :]:
+        click.echo(f"error: interrupted before {', '.join(left)}", err=True)
+        codes.append(EXIT_FAILED)
+    sys.exit(worst(codes))
 
 
 @main.command()
 @common_options
-@_json_option
+@json_option
 def recover(as_json: bool, config_file: Path, log_level: Level, log_format: Format) -> None:
     """Bring an interrupted run to its end; may be repeated at any time.
 
@@ -105,7 +141,7 @@ def recover(as_json: bool, config_file: Path, log_level: Level, log_format: Form
     setup(Level(log_level), Format(log_format))
     from remediate.report import run_json, run_text
 
-    with _assembled(config_file) as (_, assembly), _unless_busy():
+    with assembled(config_file) as (_, assembly), unless_busy():
         ended = assembly.remediation.recover()
         assembly.publisher.publish()
     if as_json:
@@ -117,88 +153,97 @@ def recover(as_json: bool, config_file: Path, log_level: Level, log_format: Form
 
 @main.command()
 @common_options
-@_json_option
-@click.option("--limit", default=20, show_default=True, help="How many runs.")
+@json_option
+@click.option("--limit", type=_NUMBER, default=20, show_default=True, help="How many runs.")
+@click.option("--run", "number", type=_NUMBER, metavar="NUMBER", help="Tell this run in full.")
 @click.argument("node", required=False)
 def history(
-    node: str | None, limit: int, as_json: bool, config_file: Path, log_level: Level, log_format: Format
+    node: str | None,
+    number: int | None,
+    limit: int,
+    as_json: bool,
+    config_file: Path,
+    log_level: Level,
+    log_format: Format,
 ) -> None:
-    """List the newest runs, of one node or of all.
+    """List the newest runs, and what was decided else, of one node or of all; or one run in full.
 
     Example: storagenode-remediate history node1
     """
     setup(Level(log_level), Format(log_format))
-    from remediate.report import history_text, run_json
+    from remediate import report
 
-    with _assembled(config_file) as (_, assembly):
-        runs = assembly.store.runs(node=node, limit=limit)
-    click.echo(json.dumps([run_json(each) for each in runs], indent=2) if as_json else history_text(runs))
+    with assembled(config_file) as (_, assembly):
+        store = assembly.store
+        if number is not None:
+            try:
+                run = store.run(number)
+            except LookupError as error:
+                fail(str(error), EXIT_REFUSED)
+            click.echo(json.dumps(report.run_json(run), indent=2) if as_json else report.run_in_full(run))
+            return
+        runs, decisions = store.runs(node=node, limit=limit), store.decisions(node)
+    told = report.history_json if as_json else report.history_text
+    click.echo(told(runs, decisions))
 
 
 @main.command()
 @common_options
-@click.option("--web.listen-address", "listen", default="127.0.0.1:19652", show_default=True, metavar="HOST:PORT")
-@click.option("--work", "also_work", is_flag=True, help="Work the requests off in this very process, with its rights.")
-def serve(listen: str, also_work: bool, config_file: Path, log_level: Level, log_format: Format) -> None:
-    """Take alerts from Alertmanager on /alertmanager, and leave requests for the worker; it acts on nothing itself.
+@json_option
+@click.option("--for", "lasting", callback=duration, metavar="DURATION", help="Such as 3d; until `resume` without it.")
+@click.option("--reason", default="no reason given", help="For who finds it paused.")
+@click.argument("node", required=False)
+def pause(
+    node: str | None,
+    lasting: timedelta | None,
+    reason: str,
+    as_json: bool,
+    config_file: Path,
+    log_level: Level,
+    log_format: Format,
+) -> None:
+    """Do nothing unasked for a node, or for all: alerts and the watch change nothing while it lasts.
 
-    Beyond this machine only with `token_file` or `client_ca_file` in `remediation.webhook`. Where no systemd starts the
-    worker, --work does both: then what listens can act, so keep it on this machine.
+    A run under way is not stopped, and what a person says is done.
 
-    Example: storagenode-remediate serve --web.listen-address 127.0.0.1:19652
+    Example: storagenode-remediate pause node1 --for 3d --reason "new disk"
     """
     setup(Level(log_level), Format(log_format))
-    with _refusing():
-        from exporter import web
-        from exporter.access import access
-        from remediate.spool import Spool
-        from remediate.webhook import create_webhook_app
+    from remediate.report import pauses_json, pauses_text
 
-        config, rules = _load(config_file)
-        spool = Spool(rules.spool)
-        admitted = access(rules.webhook)
-        names = [node.name for node in config.nodes]
-        app = create_webhook_app(spool=spool, nodes=names, status_file=rules.status_file, access=admitted)
-        if also_work:
-            from remediate.background import working
-
-            with working(config, rules, spool):
-                web.run(app, listen, admitted)
-        else:
-            web.run(app, listen, admitted)
+    with assembled(config_file) as (config, assembly):
+        config.chosen([node] if node else [], source=config_file)
+        assembly.store.pause(node, lasting=lasting.total_seconds() if lasting else None, reason=reason)
+        assembly.publisher.publish()
+        pauses = assembly.store.pauses()
+    click.echo(pauses_json(pauses) if as_json else pauses_text(pauses))
 
 
 @main.command()
 @common_options
-@_json_option
-def work(as_json: bool, config_file: Path, log_level: Level, log_format: Format) -> None:
-    """Work off the requests in the spool, then end; systemd starts this when there are any.
+@json_option
+@click.argument("node", required=False)
+def resume(node: str | None, as_json: bool, config_file: Path, log_level: Level, log_format: Format) -> None:
+    """End a pause, and forgive what went wrong: the circuit is closed, and versions that failed may be tried again.
 
-    Exit code 1 if something is still held, or left that is no request: systemd starts it again in a while, not at once.
+    Of one node and the others of its binary; of all when none is named. Which pauses are left is said.
 
-    Example: storagenode-remediate work
+    Example: storagenode-remediate resume node1
     """
     setup(Level(log_level), Format(log_format))
-    from remediate.spool import Spool
-    from remediate.worker import work as work_off
+    from remediate.report import pauses_json, pauses_text
 
-    with _assembled(config_file) as (config, assembly), _unless_busy():
-        spool = Spool(assembly.rules.spool)
-        names = [node.name for node in config.nodes]
-        try:
-            reports = work_off(spool, names, assembly.remediation, assembly.publisher.publish)
-            # for a request that has just come, systemd starts us at once
-            left = set(spool.pending()) - set(names) or assembly.store.open_run() is not None
-        except OSError as error:
-            _fail(f"remediation.spool: {spool.directory} cannot be used: {error}", _EXIT_FAILED)
-    if as_json:
-        click.echo(json.dumps([report.as_json() for report in reports], indent=2))
-    sys.exit(_EXIT_FAILED if left else 0)
+    with assembled(config_file) as (config, assembly):
+        chosen = config.chosen([node] if node else [], source=config_file)
+        assembly.store.resume(node, Path(os.path.realpath(chosen[0].binary)) if node else None)
+        assembly.publisher.publish()
+        pauses = assembly.store.pauses()
+    click.echo(pauses_json(pauses) if as_json else pauses_text(pauses))
 
 
 @main.command()
 @common_options
-@_json_option
+@json_option
 @click.argument("nodes", nargs=-1, metavar="[NODE]...")
 def doctor(nodes: tuple[str, ...], as_json: bool, config_file: Path, log_level: Level, log_format: Format) -> None:
     """Say what would block or endanger an update, and what to do about it; of all nodes when none is named.
@@ -209,69 +254,24 @@ def doctor(nodes: tuple[str, ...], as_json: bool, config_file: Path, log_level: 
     Example: storagenode-remediate doctor node1
     """
     setup(Level(log_level), Format(log_format))
-    with _refusing():
+    with refusing():
         from remediate.doctor import examine
 
-        config, rules = _load(config_file)
+        config, rules = load(config_file)
         diagnosis = examine(config, rules, config.chosen(nodes, source=config_file))
     click.echo(json.dumps(diagnosis.as_json(), indent=2) if as_json else diagnosis)
     sys.exit(diagnosis.exit_code)
 
 
-def _load(config_file: Path) -> "tuple[Config, Rules]":
-    from exporter.discover import load_or_discover
-    from remediate.rules import rules
-
-    config = load_or_discover(config_file)
-    return config, rules(config, source=str(config_file))
-
-
-@contextmanager
-def _assembled(config_file: Path) -> "Iterator[tuple[Config, Assembly]]":
-    from sqlite3 import DatabaseError
-
-    from remediate.assembly import assembled
-    from remediate.progress import bar
-
-    with _refusing():
-        config, rules = _load(config_file)
-        try:
-            with assembled(config, rules, progress=bar()) as assembly:
-                yield config, assembly
-        except DatabaseError as error:
-            _fail(f"remediation.state_dir: {rules.state_dir} cannot be used any more: {error}", _EXIT_FAILED)
-
-
 def _ask(assembly: "Assembly", request: "Request") -> None:
     """Show the plan and ask; without a terminal there is nobody to ask."""
     if not sys.stdin.isatty():
-        _fail("there is no terminal to ask at; --yes answers for it", _EXIT_REFUSED)
+        fail("there is no terminal to ask at; --yes answers for it", EXIT_REFUSED)
     planned = assembly.remediation.plan(request)
     click.echo(planned, err=True)
     if planned.steps and not click.confirm("Go ahead?", err=True):
-        sys.exit(_EXIT_REFUSED)
+        sys.exit(EXIT_REFUSED)
 
 
-@contextmanager
-def _refusing() -> Iterator[None]:
-    from exporter.config import ConfigError
-
-    try:
-        yield
-    except ConfigError as error:
-        _fail(str(error), EXIT_USAGE)
-
-
-@contextmanager
-def _unless_busy() -> Iterator[None]:
-    from remediate.store import BusyError
-
-    try:
-        yield
-    except BusyError as error:
-        _fail(str(error), _EXIT_REFUSED)
-
-
-def _fail(text: str, code: int) -> NoReturn:
-    click.echo(f"error: {text}", err=True)
-    sys.exit(code)
+for command in (serve, work, watch, preflight):
+    main.add_command(command)

@@ -2,19 +2,16 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from enum import StrEnum
 
 from exporter.allowed import STORAGENODE, AllowedVersions, Process, UpdateState
-from exporter.status import DOWN, Failure, NodeStatus, ServiceState
+from exporter.commandline import Program
+from exporter.status import DOWN, Failure, InstalledVersion, NodeStatus, ServiceState, ServiceStatus
 from exporter.version import NodeVersion
+from remediate.history import History
 from remediate.rules import Rules, Start
-
-_JUMP_MINORS = 10
-_DAYS_PER_MINOR = 14
-"""Upstream publishes a minor release about every fourteen days."""
-_DAY = 86400.0
-_EXIT_TOO_OLD = 1
-"""What a node exits with when it finds itself below the minimum (storj/storj, cmd/storagenode)."""
+from remediate.starting import EXIT_TOO_OLD, StartDecision, decide_start
 
 
 class Trigger(StrEnum):
@@ -31,6 +28,11 @@ class Reason(StrEnum):
     BELOW_MINIMUM = "below_minimum"
     DUE = "due"
     REQUESTED = "requested"
+    UPDATER_TOO_OLD = "updater_too_old"
+    """It is below its own minimum, or replaces no binary of a node that does not run."""
+    UPDATER_BLOCKED = "updater_blocked"
+    """By files of its own, that it never gets past."""
+    NO_UPDATER = "no_updater"
     CURRENT = "current"
     WAITING = "waiting"
     ONLY_DUE = "only_due"
@@ -47,7 +49,13 @@ class Reason(StrEnum):
     FOREIGN_URL = "foreign_url"
     DOWNGRADE = "downgrade"
     TARGET_BELOW_MINIMUM = "target_below_minimum"
+    NEVER_INSTALL = "never_install"
     KNOWN_BAD = "known_bad"
+    PAUSED = "paused"
+    CIRCUIT_OPEN = "circuit_open"
+    COOLING_DOWN = "cooling_down"
+    OUTSIDE_WINDOWS = "outside_windows"
+    DRY_RUN = "dry_run"
     STILL_HELD = "still_held"
     """An earlier run has not been able to put back what it stopped."""
 
@@ -58,6 +66,8 @@ class Request:
 
     node: str
     trigger: Trigger
+    program: Program = Program.STORAGENODE
+    """The node itself, or its updater."""
     to: str | None = None
     """`minimum`, `suggested` or a version."""
     start: Start | None = None
@@ -67,42 +77,14 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class History:
-    """What earlier runs left to be considered."""
-
-    known_bad: Mapping[NodeVersion, str] = field(default_factory=dict)
-    """Versions that failed by themselves on this binary, and how."""
-    last_minimum: tuple[NodeVersion, float] | None = None
-    """The last minimum that made sense, and when it was fetched, in Unix seconds."""
-
-
-class StartReason(StrEnum):
-    """Why a node is started after its update, or is not."""
-
-    TOO_OLD_TO_START = "too_old_to_start"
-    RULE_ALWAYS = "rule_always"
-    WAS_RUNNING = "was_running"
-    ASKED_TO_STOP = "asked_to_stop"
-    RULE_NEVER = "rule_never"
-    OTHER_CAUSE = "other_cause"
-    """It was not, or not only, its version that brought it down: a person has to look."""
-
-
-@dataclass(frozen=True, slots=True)
-class StartDecision:
-    """Whether a node is started afterwards."""
-
-    start: bool
-    reason: StartReason
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Proceed:
     """Update the binary to the target; `starts` speaks of every node of this binary that is down."""
 
     target: NodeVersion
     reason: Reason
     starts: Mapping[str, StartDecision]
+    blocks: Mapping[str, str] = field(default_factory=dict)
+    """Files by which the updater blocks itself, and which are removed; each with why it does."""
 
     name = "proceed"
     detail = ""
@@ -145,73 +127,77 @@ def decide(
     """
     status = statuses[request.node]
     by_person = request.trigger is Trigger.PERSON
-    state = status.service.state
-    match state:
-        case ServiceState.MASKED:
-            return Refuse(Reason.MASKED, "the service is masked: somebody forbade starting it")
-        case ServiceState.ABSENT:
-            return Refuse(Reason.ABSENT, "the service manager does not know the service")
-        case ServiceState.UNKNOWN:
-            return Refuse(Reason.SERVICE_UNKNOWN, status.service.detail)
-        case ServiceState.STARTING | ServiceState.STOPPING:
-            return Skip(Reason.IN_TRANSITION, f"the service is {state}")
-    if isinstance(status.installed, Failure):
-        return Refuse(Reason.INSTALLED_UNKNOWN, str(status.installed))
-    if not status.installed.release and not by_person:
-        return Refuse(Reason.DEVELOPMENT_BUILD, "a development build is exempt from the minimum")
+    state, installed = status.service.state, status.installed
+    if (hindered := hindrance(request, status.service, installed)) is not None:
+        return hindered
+    assert isinstance(installed, InstalledVersion), "else it was a hindrance"
     chosen = _target(request, status, history, now)
     if isinstance(chosen, Skip | Refuse):
         return chosen
     target, reason = chosen
-    installed = status.installed.version
-    if target == installed:
-        return Skip(Reason.CURRENT, f"{installed} is installed")
-    if target < installed:
-        return Refuse(Reason.DOWNGRADE, f"{target} is below the installed {installed}")
-    if target in history.known_bad and not by_person:
-        return Refuse(Reason.KNOWN_BAD, f"{target} failed before: {history.known_bad[target]}")
-    if request.artifact is None and (foreign := _foreign_url(status, target, rules)):
-        return Refuse(Reason.FOREIGN_URL, foreign)
+    if (senseless := no_step_up(installed.version, target)) is not None:
+        return senseless
     if state is ServiceState.RUNNING and not request.stop_running:
         if by_person:
             return Refuse(Reason.RUNNING, "the node is running; --stop-running stops it for the update")
         return Skip(Reason.RUNNING, "a running node is left to the official updater")
+    if (forbidden := forbids(request, storagenode_versions(status.allowed), target, history, rules)) is not None:
+        return forbidden
     rule = request.start or rules.start
     starts = {
         name: decide_start(each, rule)
         for name, each in statuses.items()
         if name == request.node or each.service.state in DOWN
     }
-    return Proceed(target=target, reason=reason, starts=starts)
+    proceed = Proceed(target=target, reason=reason, starts=starts)
+    return proceed if by_person else restrained(proceed, history, rules, now)
 
 
-def decide_start(status: NodeStatus, rule: Start) -> StartDecision:
-    """Decide whether a node is started after its update: a clean stop stays a stop, an aged crash is undone."""
-    if rule is Start.NEVER:
-        return StartDecision(False, StartReason.RULE_NEVER)
-    if status.service.state is ServiceState.RUNNING:
-        return StartDecision(True, StartReason.WAS_RUNNING)
-    if rule is Start.ALWAYS:
-        return StartDecision(True, StartReason.RULE_ALWAYS)
-    if status.service.state is ServiceState.STOPPED:
-        return StartDecision(False, StartReason.ASKED_TO_STOP)
-    if status.service.exit_code == _EXIT_TOO_OLD and status.below_minimum:
-        return StartDecision(True, StartReason.TOO_OLD_TO_START)
-    return StartDecision(False, StartReason.OTHER_CAUSE)
-
-
-def inconsistency(process: Process, last_minimum: tuple[NodeVersion, float] | None, now: float) -> str | None:
-    """Say why a document's minimum is not to be believed by anything automatic; None where it is."""
-    minimum = process.minimum.version
-    if not process.consistent:
-        return f"the minimum {minimum} is above the suggested {process.suggested.version}"
-    if last_minimum is None:
-        return None
-    before, when = last_minimum
-    allowed = _JUMP_MINORS + max(now - when, 0.0) / _DAY // _DAYS_PER_MINOR
-    if minimum.major != before.major or minimum.minor - before.minor > allowed:
-        return f"the minimum jumped from {before} to {minimum}, more than {allowed:.0f} minor releases"
+def hindrance(request: Request, service: ServiceStatus, installed: InstalledVersion | Failure) -> Skip | Refuse | None:
+    """Say what of a program that was looked at forbids to replace it, whatever the target."""
+    match service.state:
+        case ServiceState.MASKED:
+            return Refuse(Reason.MASKED, "the service is masked: somebody forbade starting it")
+        case ServiceState.ABSENT:
+            return Refuse(Reason.ABSENT, "the service manager does not know the service")
+        case ServiceState.UNKNOWN:
+            return Refuse(Reason.SERVICE_UNKNOWN, service.detail)
+        case ServiceState.STARTING | ServiceState.STOPPING:
+            return Skip(Reason.IN_TRANSITION, f"the service is {service.state}")
+    if isinstance(installed, Failure):
+        return Refuse(Reason.INSTALLED_UNKNOWN, str(installed))
+    if not installed.release and request.trigger is not Trigger.PERSON:
+        return Refuse(Reason.DEVELOPMENT_BUILD, "a development build is exempt from the minimum")
     return None
+
+
+def no_step_up(installed: NodeVersion, target: NodeVersion) -> Skip | Refuse | None:
+    """Say why a target is not to be installed where another version is."""
+    if target == installed:
+        return Skip(Reason.CURRENT, f"{installed} is installed")
+    if target < installed:
+        return Refuse(Reason.DOWNGRADE, f"{target} is below the installed {installed}")
+    return None
+
+
+def forbids(
+    request: Request, process: Process | None, target: NodeVersion, history: History, rules: Rules
+) -> Refuse | None:
+    """Say what forbids a target: the operator's rules, what became of it before, or where it would come from."""
+    if never := rules.forbidding(target):
+        return Refuse(Reason.NEVER_INSTALL, f"{target} is {never}, which the rules say never to install")
+    if target in history.known_bad and request.trigger is not Trigger.PERSON:
+        return Refuse(Reason.KNOWN_BAD, f"{target} failed before: {history.known_bad[target]}")
+    if request.artifact is None and (foreign := _foreign_url(process, request.program, target, rules)):
+        return Refuse(Reason.FOREIGN_URL, foreign)
+    return None
+
+
+def awaits_its_end(status: NodeStatus) -> bool:
+    """Whether a node that its manager keeps starting may yet end for its age; how it ends next tells."""
+    service = status.service
+    looping = service.state is ServiceState.CRASH_LOOPING
+    return looping and service.exit_code != EXIT_TOO_OLD and status.below_minimum is True
 
 
 def storagenode_versions(allowed: AllowedVersions | Failure) -> Process | None:
@@ -219,24 +205,30 @@ def storagenode_versions(allowed: AllowedVersions | Failure) -> Process | None:
     return None if isinstance(allowed, Failure) else allowed.processes[STORAGENODE]
 
 
+def demanded(request: Request, process: Process | None, to: str, unknown: str) -> tuple[NodeVersion, Reason] | Refuse:
+    """Give the target that a person names; `unknown` is why it is not known which versions are allowed."""
+    if to in ("minimum", "suggested"):
+        if process is None:
+            return Refuse(Reason.ALLOWED_UNKNOWN, unknown)
+        return (process.minimum if to == "minimum" else process.suggested).version, Reason.REQUESTED
+    target = NodeVersion.parse(to)
+    if process is None and request.artifact is None:
+        return Refuse(Reason.ALLOWED_UNKNOWN, unknown)
+    if process is not None and target < process.minimum.version:
+        return Refuse(Reason.TARGET_BELOW_MINIMUM, f"{target} is below the minimum {process.minimum.version}")
+    return target, Reason.REQUESTED
+
+
 def _target(
     request: Request, status: NodeStatus, history: History, now: float
 ) -> tuple[NodeVersion, Reason] | Skip | Refuse:
     process = storagenode_versions(status.allowed)
-    if request.to is not None and request.to not in ("minimum", "suggested"):
-        target = NodeVersion.parse(request.to)
-        if process is None and request.artifact is None:
-            return Refuse(Reason.ALLOWED_UNKNOWN, str(status.allowed))
-        if process is not None and target < process.minimum.version:
-            return Refuse(Reason.TARGET_BELOW_MINIMUM, f"{target} is below the minimum {process.minimum.version}")
-        return target, Reason.REQUESTED
+    if request.to is not None:
+        return demanded(request, process, request.to, str(status.allowed))
     if process is None:
         return Refuse(Reason.ALLOWED_UNKNOWN, str(status.allowed))
-    if request.trigger is not Trigger.PERSON and (wrong := inconsistency(process, history.last_minimum, now)):
+    if request.trigger is not Trigger.PERSON and (wrong := history.inconsistency(process, now)):
         return Refuse(Reason.INCONSISTENT_SERVER, wrong)
-    if request.to is not None:
-        release = process.minimum if request.to == "minimum" else process.suggested
-        return release.version, Reason.REQUESTED
     verdict = status.verdict
     match verdict.state:
         case UpdateState.BELOW_MINIMUM if verdict.target is not None:
@@ -253,10 +245,36 @@ def _target(
             return Refuse(Reason.UPDATE_STATE_UNKNOWN, verdict.reason)
 
 
-def _foreign_url(status: NodeStatus, target: NodeVersion, rules: Rules) -> str | None:
+def restrained(proceed: Proceed, history: History, rules: Rules, now: float) -> Decision:
+    """Say what keeps a needed update from being done with nobody asking for it, if anything does."""
+    if (pause := history.pause(now)) is not None:
+        until = "" if pause.until is None else f" until {_utc(pause.until)}"
+        return Skip(Reason.PAUSED, f"{pause.node or 'everything'} is paused{until}: {pause.reason}")
+    if history.circuit_open:
+        return Refuse(Reason.CIRCUIT_OPEN, "it failed three times within a day; `resume` allows it again")
+    if history.cools_down(now, rules.cool_down.total_seconds()):
+        return Skip(Reason.COOLING_DOWN, f"its last run ended less than {rules.cool_down} ago")
+    if rules.windows and not any(window.contains(now) for window in rules.windows):
+        return Skip(Reason.OUTSIDE_WINDOWS, f"it is none of {'; '.join(map(str, rules.windows))}")
+    if rules.dry_run:
+        return Skip(Reason.DRY_RUN, _would(proceed))
+    return proceed
+
+
+def _would(proceed: Proceed) -> str:
+    if proceed.reason is Reason.UPDATER_BLOCKED:
+        return f"{', '.join(proceed.blocks)} would be removed ({proceed.reason})"
+    starts = ", ".join(node for node, each in proceed.starts.items() if each.start) or "nothing"
+    return f"{proceed.target} would be installed ({proceed.reason}), and {starts} started"
+
+
+def _utc(seconds: float) -> str:
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M}Z"
+
+
+def _foreign_url(process: Process | None, program: Program, target: NodeVersion, rules: Rules) -> str | None:
     """Compare the document's address for the target with ours; an empty one claims nothing."""
-    process = storagenode_versions(status.allowed)
-    expected = f"{rules.releases}/v{target}/storagenode_{{os}}_{{arch}}.zip"
+    expected = f"{rules.releases}/v{target}/{program}_{{os}}_{{arch}}.zip"
     for release in (process.minimum, process.suggested) if process is not None else ():
         if release.version == target and release.url not in ("", expected):
             return f"the version server names {release.url[:200]!r} for {target}, expected {expected!r}"

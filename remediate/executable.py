@@ -4,6 +4,11 @@ import os
 import platform
 import struct
 from dataclasses import dataclass
+from pathlib import Path
+
+from exporter.commandline import Program
+from exporter.status import InstalledVersion
+from remediate.files import Directory
 
 _HEADER = 20
 _ELF = b"\x7fELF"
@@ -26,16 +31,15 @@ class Kind:
     def __str__(self) -> str:
         return f"{self.bits}-bit ELF for {_GO_ARCH.get(self.machine, f'machine {self.machine:#x}')}"
 
-    @property
-    def asset(self) -> str:
-        """Name of the release archive for this kind of executable.
+    def asset(self, program: Program) -> str:
+        """Name of the release archive of a program for this kind of executable.
 
         Raises:
             ExecutableError: upstream releases nothing for it.
         """
         if self.machine not in _GO_ARCH:
             raise ExecutableError(f"no release exists for a {self}")
-        return f"storagenode_{platform.system().lower()}_{_GO_ARCH[self.machine]}.zip"
+        return f"{program}_{platform.system().lower()}_{_GO_ARCH[self.machine]}.zip"
 
 
 def kind(fd: int) -> Kind:
@@ -49,3 +53,21 @@ def kind(fd: int) -> Kind:
         raise ExecutableError(f"not an ELF executable: it begins with {header[:4]!r}")
     (machine,) = struct.unpack_from("<H" if header[5] == 1 else ">H", header, 18)
     return Kind(bits=32 * header[4], little_endian=header[5] == 1, machine=machine)
+
+
+def asset_for(binary: Path, installed: InstalledVersion, program: Program) -> str:
+    """Name the release archive of a program for the machine the installed binary is made for.
+
+    Raises:
+        OSError: unreadable, or replaced since it said its version.
+        ExecutableError: upstream releases nothing for it.
+    """
+    with Directory(binary.parent) as directory:
+        fd = directory.open(binary.name)
+        try:
+            status = os.fstat(fd)
+            if (status.st_dev, status.st_ino) != (installed.device, installed.inode):
+                raise OSError("was replaced while it was looked at")
+            return kind(fd).asset(program)
+        finally:
+            os.close(fd)

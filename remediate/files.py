@@ -7,6 +7,7 @@ follows a link in the last component, and nothing is looked up by path after the
 import errno
 import os
 import stat
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -29,9 +30,9 @@ class Directory:
         os.close(self.fd)
 
     def in_place(self) -> bool:
-        """Whether its path still names this directory."""
+        """Whether it is where its path says, and was reached over no symlink; only for a path that has none."""
         try:
-            return os.path.samestat(self.path.lstat(), os.fstat(self.fd))
+            return os.readlink(f"/proc/self/fd/{self.fd}") == str(self.path)  # noqa: PTH115
         except OSError:
             return False
 
@@ -124,6 +125,52 @@ def dress(fd: int, *, like: int) -> None:
         value = os.getxattr(like, name)
         if name not in os.listxattr(fd) or os.getxattr(fd, name) != value:
             os.setxattr(fd, name, value)
+
+
+def real_path(path: Path) -> Path:
+    """Follow the symlinks in a path, if they are root's, ours, or of whoever owns the folder that they lead to.
+
+    Anybody else's could turn what we do in his folder against a folder of root's.
+
+    Raises:
+        OSError: a link of somebody else's, too many, or nothing there.
+    """
+    real, ahead = Path("/"), list(reversed(path.parts[1:]))
+    followed: dict[Path, int] = {}
+    while ahead:
+        name = ahead.pop()
+        here = real.parent if name == ".." else real / name
+        status = here.lstat()
+        if not stat.S_ISLNK(status.st_mode):
+            real = here
+            continue
+        if here in followed:
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(here))
+        followed[here] = status.st_uid
+        target = here.readlink()
+        real = Path("/") if target.is_absolute() else real
+        ahead += reversed([part for part in target.parts if part != "/"])
+    trusted = {0, os.geteuid(), real.parent.stat().st_uid}
+    for link, owner in followed.items():
+        if owner not in trusted:
+            raise OSError(errno.EPERM, f"is a link of user {owner}, into a folder that is not that user's", str(link))
+    return real
+
+
+def folder_of(binary: Path, names: Iterable[Path] = ()) -> Directory:
+    """Open the folder of a binary by its real path, if that and each other name of it still lead there.
+
+    Raises:
+        OSError: they do not, or there is none.
+    """
+    for name in names:
+        if real_path(name) != binary:
+            raise OSError(errno.ENOENT, "leads elsewhere now", str(name))
+    directory = Directory(binary.parent)
+    if not directory.in_place():
+        os.close(directory.fd)
+        raise OSError(errno.ENOTDIR, "is elsewhere now", str(directory.path))
+    return directory
 
 
 def replace(path: Path, content: bytes, *, mode: int) -> None:

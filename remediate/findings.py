@@ -4,18 +4,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from exporter.allowed import STORAGENODE, AllowedVersions
-from exporter.status import Failure, InstalledVersion, NodeStatus, ServiceState
+from exporter.status import Failure, Leftover, NodeStatus, ServiceState, UpdaterStatus
+from exporter.updater import beside, targets, troubles
 from exporter.version import NodeVersion
+from remediate.decision import Decision, Reason
 from remediate.diagnosis import Diagnosis, Finding, Severity
+from remediate.history import History, Pause
 from remediate.steps.swap import Obstacle
 
 WORKER, WORKER_PATH = "storagenode-remediate-worker.service", "storagenode-remediate-worker.path"
 _CLOCK_SECONDS = 60
-_SLOW_SECONDS = 3600
-_UNPACKING_SECONDS = 600
-_OFFLINE_UPDATER = NodeVersion(1, 106, 0)
-"""The first updater that replaces the binary of a node that does not run, where there is a systemctl."""
 _SYSTEM_FOLDERS = {"yes": ("/usr", "/boot", "/efi"), "full": ("/usr", "/boot", "/efi", "/etc"), "strict": ("/",)}
 _HOME_FOLDERS = ("/home", "/root", "/run/user")
 
@@ -72,38 +70,6 @@ class HostFacts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Leftover:
-    """A file beside the binary that somebody's update left."""
-
-    path: Path
-    version: NodeVersion | None
-    """That it is a download of; None for a backup."""
-    age_seconds: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rejected:
-    """What an updater has written down as failed, never to be tried again."""
-
-    path: Path
-    version: str
-    failure: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UpdaterFacts:
-    """The official updater of a node."""
-
-    unit: str
-    state: ServiceState
-    detail: str
-    interval_seconds: float | None = None
-    """None for its default."""
-    version: NodeVersion | None = None
-    rejected: Rejected | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class NodeFacts:
     """What was seen of a node; what is None, or not listed, is as it should be, or could not apply."""
 
@@ -112,12 +78,16 @@ class NodeFacts:
     obstacles: tuple[tuple[Obstacle, str], ...] = ()
     staged: Path | None = None
     leftovers: tuple[Leftover, ...] = ()
+    """Where no updater is seen to have left them."""
     config_problem: str | None = None
     own_version_server: str | None = None
     restart: str | None = None
-    updater: UpdaterFacts | None = None
     storage_problem: str | None = None
-    known_bad: Mapping[NodeVersion, str] = field(default_factory=dict)
+    history: History = field(default_factory=History)
+    pause: Pause | None = None
+    """Lasting."""
+    that_day: tuple[NodeVersion, Decision] | None = None
+    """The next minimum that it is below, and what would be decided then with nobody asking."""
 
 
 def diagnose(host: HostFacts, nodes: Sequence[NodeFacts]) -> Diagnosis:
@@ -179,9 +149,31 @@ def _of_node(facts: NodeFacts, host: HostFacts) -> Iterator[_Found]:
     if facts.storage_problem:
         what = f"the node would not be started after an update: {facts.storage_problem}"
         yield _ENDANGERS, "storage", what, "mount the storage, or set `storage` to where it is"
-    for version in sorted(_targets(status) & facts.known_bad.keys()):
-        what = f"{version} failed before, and is not tried again: {facts.known_bad[version]}"
-        yield _BLOCKS, "known_bad", what, f"see why, then: storagenode-remediate run {status.node} --to {version}"
+    history, resume = facts.history, f"storagenode-remediate resume {status.node}"
+    for version in sorted((targets(status) or set()) & history.known_bad.keys()):
+        what = f"{version} failed before, and is not tried again: {history.known_bad[version]}"
+        yield _BLOCKS, "known_bad", what, f"see why, then: {resume}"
+    if history.circuit_open:
+        what = "it failed three times within a day: nothing is done unasked"
+        yield _BLOCKS, "circuit", what, f"see why (storagenode-remediate history {status.node}), then: {resume}"
+    if (pause := facts.pause) is not None:
+        ending = resume if pause.node else "storagenode-remediate resume"
+        yield _NOTE, "paused", f"paused, nothing is done unasked: {pause.reason}", f"when that is over: {ending}"
+    if facts.that_day is not None:
+        yield from _of_that_day(*facts.that_day)
+
+
+def _of_that_day(minimum: NodeVersion, decision: Decision) -> Iterator[_Found]:
+    """Say what keeps a node from being helped once the minimum is this, of what is not found otherwise."""
+    what = f"once the minimum is {minimum}, the node cannot be helped: {decision.detail}"
+    match decision.reason:
+        case Reason.NEVER_INSTALL:
+            yield _ENDANGERS, "that_day", what, "update it now to a version that you do allow, or allow this one"
+        case Reason.FOREIGN_URL | Reason.INCONSISTENT_SERVER:
+            yield _ENDANGERS, "that_day", what, "see that version_server and releases are right, and who answers there"
+        case Reason.DRY_RUN:
+            what = f"once the minimum is {minimum}, nothing is done: {decision.detail}, were it not for dry_run"
+            yield _NOTE, "that_day", what, "take dry_run out of the rules when you trust them"
 
 
 def _of_service(facts: NodeFacts) -> Iterator[_Found]:
@@ -193,7 +185,7 @@ def _of_service(facts: NodeFacts) -> Iterator[_Found]:
         todo = "see that the service manager can be asked; what is unknown is not updated"
         yield _BLOCKS, "service", f"the state of the service is unknown: {status.service.detail}", todo
     if facts.restart not in (None, "always"):
-        severity = _ENDANGERS if facts.updater else _NOTE
+        severity = _ENDANGERS if status.updater else _NOTE
         what = (
             f"its unit has Restart={facts.restart}: the official updater ends the node and leaves its start to systemd"
         )
@@ -201,41 +193,13 @@ def _of_service(facts: NodeFacts) -> Iterator[_Found]:
 
 
 def _of_updater(facts: NodeFacts) -> Iterator[_Found]:
-    updater, targets = facts.updater, _targets(facts.status)
-    for leftover in facts.leftovers:
-        if leftover.version is None:
-            yield _NOTE, "leftover", f"{leftover.path}: a backup of the official updater's", "remove it, it takes room"
-        elif leftover.age_seconds < _UNPACKING_SECONDS:
-            what = f"{leftover.path}: the official updater may be unpacking it now"
-            yield _NOTE, "leftover", what, "look again in ten minutes"
-        else:
-            severity = _ENDANGERS if leftover.version in targets or not targets else _NOTE
-            what = f"{leftover.path}: left by the official updater, and in its way to {leftover.version}"
-            yield severity, "leftover", what, "remove it"
-    if updater is None:
-        return
-    if updater.state not in (ServiceState.RUNNING, ServiceState.STARTING):
-        what = f"the official updater {updater.unit} is {updater.state}: {updater.detail}"
-        yield _ENDANGERS, "updater", what, f"systemctl enable --now {updater.unit}"
-    if updater.rejected:
-        rejected = updater.rejected
-        severity = _ENDANGERS if rejected.version in map(str, targets) or not targets else _NOTE
-        what = f"{rejected.path}: the official updater never tries {rejected.version} again, since: {rejected.failure}"
-        yield (
-            severity,
-            "rejected",
-            what,
-            "remove it if a signal is to blame; else see why the version does not run here",
-        )
-    if updater.interval_seconds is not None and updater.interval_seconds <= 0:
-        what = "the official updater looks once and ends (version.check-interval)"
-        yield _ENDANGERS, "interval", what, "set version.check-interval to 15m0s"
-    elif updater.interval_seconds is not None and updater.interval_seconds > _SLOW_SECONDS:
-        what = f"the official updater looks only every {updater.interval_seconds / 3600:.1f} h (version.check-interval)"
-        yield _ENDANGERS, "interval", what, "set version.check-interval to 15m0s"
-    if updater.version and updater.version < _OFFLINE_UPDATER:
-        what = f"the official updater is {updater.version}, and before 1.106 leaves alone a node that does not run"
-        yield _ENDANGERS, "updater_version", what, "replace storagenode-updater by that of a current release"
+    updater = facts.status.updater
+    for trouble in (*beside(facts.leftovers, facts.status), *troubles(facts.status)):
+        yield _ENDANGERS if trouble.serious else _NOTE, trouble.check, trouble.what, trouble.todo
+    log = updater.log if isinstance(updater, UpdaterStatus) else updater
+    if isinstance(log, Failure):
+        todo = "look as root, or as a member of the group systemd-journal"
+        yield _NOTE, "updater_log", f"what the official updater does is not known: {log}", todo
 
 
 def _of_host(host: HostFacts) -> Iterator[_Found]:
@@ -261,12 +225,3 @@ def _of_host(host: HostFacts) -> Iterator[_Found]:
     elif host.worker_last_seen is None:
         what = "the worker has never been seen"
         yield _ENDANGERS, "worker", what, f"systemctl enable --now {WORKER}, and see its log"
-
-
-def _targets(status: NodeStatus) -> set[NodeVersion]:
-    """Name the versions that somebody may install on this node next."""
-    if not isinstance(status.allowed, AllowedVersions) or not isinstance(status.installed, InstalledVersion):
-        return set()
-    process = status.allowed.processes[STORAGENODE]
-    versions = {process.minimum.version, process.suggested.version}
-    return {version for version in versions if version > status.installed.version}

@@ -1,6 +1,7 @@
 """What the worker has published, and what waits in the spool, as metrics: one table."""
 
 import logging
+import time
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
@@ -22,6 +23,16 @@ _NODE_GAUGES: tuple[tuple[str, str, Callable[[NodePublished], float | None]], ..
         "in_progress",
         "Whether a run is under way, or was interrupted and waits to be recovered (0 or 1).",
         lambda node: node.in_progress,
+    ),
+    (
+        "circuit_open",
+        "Whether runs failed three times within a day, so that nothing is done unasked until `resume` (0 or 1).",
+        lambda node: node.circuit_open,
+    ),
+    (
+        "paused",
+        "Whether somebody has paused all that is done unasked (0 or 1).",
+        lambda node: node.paused and (node.paused_until is None or time.time() < node.paused_until),
     ),
     (
         "last_success_timestamp_seconds",
@@ -48,17 +59,22 @@ def families(published: Published | None, pending: Collection[str] | None, nodes
     `pending` is None when the spool could not be read.
     """
     runs = CounterMetricFamily(
-        f"{_PREFIX}runs", "Runs that ended, by what asked for them and how.", labels=["node", "trigger", "outcome"]
+        f"{_PREFIX}runs",
+        "Runs that ended, of the node or of its updater, by what asked for them and how.",
+        labels=["node", "program", "trigger", "outcome"],
     )
     decisions = CounterMetricFamily(
-        f"{_PREFIX}decisions", "What was decided for a node, and why.", labels=["node", "decision", "reason"]
+        f"{_PREFIX}decisions",
+        "What was decided for a node, or for its updater, and why.",
+        labels=["node", "program", "decision", "reason"],
     )
     states = {node: NodePublished(node=node) for node in nodes}
     if published is not None:
         for run in published.runs:
-            runs.add_metric([run.node, run.trigger, run.outcome], run.count)
+            runs.add_metric([run.node, run.program, run.trigger, run.outcome], run.count)
         for decision in published.decisions:
-            decisions.add_metric([decision.node, decision.decision, decision.reason], decision.count)
+            labels = [decision.node, decision.program, decision.decision, decision.reason]
+            decisions.add_metric(labels, decision.count)
         states |= {state.node: state for state in published.nodes}
     yield runs
     yield decisions

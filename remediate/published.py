@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
+from exporter.commandline import Program
 from remediate.files import replace
 
 logger = logging.getLogger(__name__)
@@ -15,22 +16,24 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunCount:
-    """How many runs of a node, from one trigger, ended in one way."""
+    """How many runs of a node or its updater, from one trigger, ended in one way."""
 
     node: str
     trigger: str
     outcome: str
     count: int
+    program: str = Program.STORAGENODE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecisionCount:
-    """How often it was decided so for a node, for one reason."""
+    """How often it was decided so for a node or its updater, for one reason."""
 
     node: str
     decision: str
     reason: str
     count: int
+    program: str = Program.STORAGENODE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +43,10 @@ class NodePublished:
     node: str
     updater_held: bool = False
     in_progress: bool = False
+    circuit_open: bool = False
+    paused: bool = False
+    paused_until: float | None = None
+    """None: not paused, or until somebody ends it."""
     last_success: float | None = None
     last_failure: float | None = None
     last_run_duration: float | None = None

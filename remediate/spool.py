@@ -8,9 +8,11 @@ whatever is no request is taken away. There is no content, so none can be half-w
 import errno
 import logging
 import os
+import re
 import stat
 import time
 from collections.abc import Collection
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
@@ -19,10 +21,12 @@ from remediate.files import Directory
 logger = logging.getLogger(__name__)
 
 LOOKED_AT = 1000
-"""How many entries `pending` looks at."""
+"""How many entries `pending` names."""
 SWEPT = 100_000
 """How many entries one `take` sweeps; a million strangers are gone after ten."""
 _DOT_SECONDS = 3600
+_OVERLOOKED = re.compile(r".*\.(old|new|bak|swp|(rpm|dpkg-|ucf-)[a-z]+)|aquota\.(user|group)")
+"""What systemd takes for a backup (src/basic/path-util.c), and so starts nobody for."""
 
 
 class Spool:
@@ -39,7 +43,7 @@ class Spool:
         """
         with Directory(self.directory) as directory:
             try:
-                file = directory.create(node, 0o600)
+                file = directory.create(_entry(node), 0o600)
             except FileExistsError:
                 directory.sync()  # whoever made it may have died before doing so
                 return False
@@ -53,13 +57,14 @@ class Spool:
     def pending(self) -> list[str]:
         """Name what is there, requests or not, but for names that begin with a dot: what systemd starts the worker for.
 
-        Looks at 1000 entries at most.
+        1000 at most.
 
         Raises:
             OSError: the directory cannot be read.
         """
         with os.scandir(self.directory) as entries:
-            return [entry.name for entry in islice(entries, LOOKED_AT) if not entry.name.startswith(".")]
+            names = (entry.name.removesuffix("@") for entry in entries if not entry.name.startswith("."))
+            return list(islice(names, LOOKED_AT))
 
     def take(self, known: Collection[str], limit: int = 1000) -> list[str]:
         """Name the known nodes asked for, oldest request first, and remove whatever is no request.
@@ -71,9 +76,9 @@ class Spool:
             OSError: the directory cannot be read or written.
         """
         with Directory(self.directory) as directory:
-            seen = [(directory.stat(node), node) for node in known]
+            seen = [(directory.stat(_entry(node)), node) for node in known]
             found = [(status.st_mtime_ns, node) for status, node in seen if status and stat.S_ISREG(status.st_mode)]
-            _sweep(directory, known)
+            _sweep(directory, frozenset(map(_entry, known)))
         return [node for _, node in sorted(found)[:limit]]
 
     def done(self, node: str) -> None:
@@ -83,8 +88,13 @@ class Spool:
             OSError: it could not be removed.
         """
         with Directory(self.directory) as directory:
-            if directory.remove(node):
+            if _remove(_entry(node), directory):
                 directory.sync()
+
+
+def _entry(node: str) -> str:
+    """Name the file of a request: as the node, but where systemd would overlook that."""
+    return f"{node}@" if _OVERLOOKED.fullmatch(node) else node
 
 
 def _sweep(directory: Directory, known: Collection[str]) -> None:
@@ -105,22 +115,28 @@ def _sweep(directory: Directory, known: Collection[str]) -> None:
 def _belongs(entry: os.DirEntry[str], known: Collection[str], now: float) -> bool:
     """Tell a request, or a name that nobody is started for and that is not an hour old."""
     if entry.name.startswith("."):
-        return now - entry.stat(follow_symlinks=False).st_mtime < _DOT_SECONDS
+        try:
+            return now - entry.stat(follow_symlinks=False).st_mtime < _DOT_SECONDS
+        except FileNotFoundError:
+            return True
     return entry.name in known and entry.is_file(follow_symlinks=False)
 
 
 def _remove(name: str, directory: Directory) -> bool:
-    """Remove an entry, whatever it is; a directory that is not empty gets a name that nobody is started for."""
-    try:
+    """Remove an entry, whatever it is; a directory that is not empty gets a name that nobody is started for.
+
+    What somebody changes at the same time is left for the next time.
+    """
+    with suppress(IsADirectoryError):
         return directory.remove(name)
-    except IsADirectoryError:
-        pass
-    try:
-        os.rmdir(name, dir_fd=directory.fd)
-    except OSError as error:
-        if error.errno != errno.ENOTEMPTY:
-            raise
-        if name.startswith("."):
-            return False
-        directory.rename(name, f".{time.time_ns()}")
-    return True
+    with suppress(FileNotFoundError, NotADirectoryError):
+        try:
+            os.rmdir(name, dir_fd=directory.fd)
+        except OSError as error:
+            if error.errno != errno.ENOTEMPTY:
+                raise
+            if name.startswith("."):
+                return False
+            directory.rename(name, f".{time.time_ns()}")
+        return True
+    return False

@@ -3,37 +3,22 @@
 import fcntl
 import json
 import os
-import sqlite3
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from exporter.commandline import Program
 from exporter.version import NodeVersion
-from remediate.decision import Decision, History, Reason, StartDecision, StartReason, Trigger
-from remediate.journal import Entry, Event, Inode, Outcome, Run, Subject
+from remediate import records
+from remediate.decision import Decision, Reason, Trigger
+from remediate.history import History, Pause
+from remediate.journal import Decided, Event, Outcome, Run, Subject
+from remediate.schema import open_database
+from remediate.starting import StartDecision
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS runs (
-    id INTEGER PRIMARY KEY, node TEXT NOT NULL, "trigger" TEXT NOT NULL, reason TEXT NOT NULL, binary TEXT NOT NULL,
-    installed TEXT NOT NULL, target TEXT NOT NULL, subject TEXT NOT NULL, starts TEXT NOT NULL, seen TEXT NOT NULL,
-    started REAL NOT NULL,
-    finished REAL, outcome TEXT, detail TEXT NOT NULL DEFAULT '');
-CREATE TABLE IF NOT EXISTS journal (
-    id INTEGER PRIMARY KEY, run INTEGER NOT NULL REFERENCES runs, step TEXT NOT NULL, event TEXT NOT NULL,
-    at REAL NOT NULL, data TEXT NOT NULL);
-CREATE INDEX IF NOT EXISTS journal_run ON journal (run);
-CREATE TABLE IF NOT EXISTS decisions (
-    node TEXT NOT NULL, decision TEXT NOT NULL, reason TEXT NOT NULL, count INTEGER NOT NULL, last REAL NOT NULL,
-    PRIMARY KEY (node, decision, reason));
-CREATE TABLE IF NOT EXISTS known_bad (
-    binary TEXT NOT NULL, version TEXT NOT NULL, reason TEXT NOT NULL, at REAL NOT NULL,
-    PRIMARY KEY (binary, version));
-CREATE TABLE IF NOT EXISTS last_minimum (
-    only INTEGER PRIMARY KEY CHECK (only = 1), version TEXT NOT NULL, fetched REAL NOT NULL);
-"""
+_EVERY_NODE = ""
 
 
 class BusyError(Exception):
@@ -47,11 +32,7 @@ class Store:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.directory = directory
         self._now = now
-        self._db = sqlite3.connect(
-            directory / "store.sqlite", isolation_level=None, timeout=10, check_same_thread=False
-        )
-        self._db.row_factory = sqlite3.Row
-        self._db.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;" + _SCHEMA)
+        self._db = open_database(directory / "store.sqlite")
 
     def close(self) -> None:
         """Close the file."""
@@ -64,7 +45,7 @@ class Store:
         Raises:
             BusyError: somebody else holds it.
         """
-        fd = os.open(self.directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fd = self._open_lock("lock")
         try:
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -73,6 +54,19 @@ class Store:
             yield
         finally:
             os.close(fd)
+
+    @contextmanager
+    def alone(self, at: str) -> Iterator[None]:
+        """Wait until no other process is at a thing, and keep it so: nothing is told twice, or replaced by older."""
+        fd = self._open_lock(at)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(fd)
+
+    def _open_lock(self, name: str) -> int:
+        return os.open(self.directory / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     def begin(
         self,
@@ -85,18 +79,21 @@ class Store:
         starts: Mapping[str, StartDecision],
         seen: Mapping[str, str],
     ) -> Run:
-        """Put a new run on record."""
+        """Put a new run on record; what was said of its nodes before may be said again."""
+        for name in subject.nodes:
+            self.say(name, subject.program, None)
         cursor = self._db.execute(
-            'INSERT INTO runs (node, "trigger", reason, binary, installed, target, subject, starts, seen, started)'
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            'INSERT INTO runs (node, program, "trigger", reason, binary, installed, target, subject, starts, seen,'
+            " started) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 node,
+                subject.program,
                 trigger,
                 reason,
                 str(subject.binary),
                 str(subject.installed),
                 str(target),
-                json.dumps({"nodes": subject.nodes, "updaters": subject.updaters, "old": asdict(subject.old)}),
+                records.of_subject(subject),
                 json.dumps({name: [decision.start, decision.reason] for name, decision in starts.items()}),
                 json.dumps(dict(seen)),
                 self._now(),
@@ -118,37 +115,16 @@ class Store:
         )
 
     def run(self, number: int) -> Run:
-        """Read a run with its journal."""
+        """Read a run with its journal.
+
+        Raises:
+            LookupError: there is none of this number.
+        """
         row = self._db.execute("SELECT * FROM runs WHERE id = ?", (number,)).fetchone()
+        if row is None:
+            raise LookupError(f"there is no run {number}")
         entries = self._db.execute("SELECT * FROM journal WHERE run = ? ORDER BY id", (number,))
-        subject = json.loads(row["subject"])
-        return Run(
-            id=row["id"],
-            node=row["node"],
-            trigger=Trigger(row["trigger"]),
-            reason=Reason(row["reason"]),
-            subject=Subject(
-                binary=Path(row["binary"]),
-                nodes=tuple(subject["nodes"]),
-                updaters=tuple(subject["updaters"]),
-                installed=NodeVersion.parse(row["installed"]),
-                old=Inode(**subject["old"]),
-            ),
-            target=NodeVersion.parse(row["target"]),
-            starts={
-                name: StartDecision(start, StartReason(reason))
-                for name, (start, reason) in json.loads(row["starts"]).items()
-            },
-            seen=json.loads(row["seen"]),
-            started=row["started"],
-            journal=tuple(
-                Entry(step=entry["step"], event=Event(entry["event"]), at=entry["at"], data=json.loads(entry["data"]))
-                for entry in entries
-            ),
-            finished=row["finished"],
-            outcome=Outcome(row["outcome"]) if row["outcome"] else None,
-            detail=row["detail"],
-        )
+        return records.run(row, entries)
 
     def open_run(self) -> Run | None:
         """Find the run that was begun and not finished."""
@@ -156,18 +132,20 @@ class Store:
         return self.run(row["id"]) if row else None
 
     def runs(self, *, node: str | None = None, limit: int = 20) -> list[Run]:
-        """Read the newest runs, newest first."""
+        """Read the newest runs, newest first; of one node, those that updated its binary for another as well."""
         rows = self._db.execute(
-            "SELECT id FROM runs WHERE ?1 IS NULL OR node = ?1 ORDER BY id DESC LIMIT ?2", (node, limit)
+            "SELECT id FROM runs WHERE ?1 IS NULL OR EXISTS"
+            " (SELECT 1 FROM json_each(subject, '$.nodes') WHERE value = ?1) ORDER BY id DESC LIMIT ?2",
+            (node, limit),
         )
         return [self.run(row["id"]) for row in rows.fetchall()]
 
-    def count(self, node: str, decision: Decision) -> None:
-        """Count a decision."""
+    def count(self, node: str, program: Program, decision: Decision) -> None:
+        """Count a decision, and keep the last one's detail."""
         self._db.execute(
-            "INSERT INTO decisions VALUES (?, ?, ?, 1, ?)"
-            " ON CONFLICT DO UPDATE SET count = count + 1, last = excluded.last",
-            (node, decision.name, decision.reason, self._now()),
+            "INSERT INTO decisions (node, program, decision, reason, count, last, detail) VALUES (?, ?, ?, ?, 1, ?, ?)"
+            " ON CONFLICT DO UPDATE SET count = count + 1, last = excluded.last, detail = excluded.detail",
+            (node, program, decision.name, decision.reason, self._now(), decision.detail),
         )
 
     def mark_bad(self, binary: Path, version: NodeVersion, reason: str) -> None:
@@ -177,42 +155,132 @@ class Store:
         )
 
     def believe(self, minimum: NodeVersion, fetched: float) -> None:
-        """Remember a minimum that made sense, as the measure for the next."""
-        self._db.execute("INSERT OR REPLACE INTO last_minimum VALUES (1, ?, ?)", (str(minimum), fetched))
+        """Remember a minimum that made sense, as the measure for the next; a lower one than before is none.
 
-    def history(self, binary: Path) -> History:
-        """Gather what a decision about a binary has to consider."""
+        It may be a slip, and the true one after it would be taken for a jump.
+        """
+        before = self._db.execute("SELECT version FROM last_minimum").fetchone()
+        if before is None or minimum >= NodeVersion.parse(before["version"]):
+            self._db.execute("INSERT OR REPLACE INTO last_minimum VALUES (1, ?, ?)", (str(minimum), fetched))
+
+    def history(self, binary: Path, nodes: Collection[str]) -> History:
+        """Gather what a decision about a binary, which these nodes share, has to consider."""
         bad = self._db.execute("SELECT version, reason FROM known_bad WHERE binary = ?", (str(binary),))
         last = self._db.execute("SELECT version, fetched FROM last_minimum").fetchone()
+        ends = self._db.execute(
+            "SELECT finished, outcome, id > IFNULL((SELECT run FROM forgiven WHERE forgiven.binary = runs.binary), 0)"
+            ' AS unforgiven FROM runs WHERE binary = ? AND "trigger" != ? AND outcome != ? ORDER BY id',
+            (str(binary), Trigger.PERSON, Outcome.INTERRUPTED),
+        ).fetchall()
         return History(
             known_bad={NodeVersion.parse(row["version"]): row["reason"] for row in bad},
+            failures=tuple(
+                row["finished"] for row in ends if row["unforgiven"] and Outcome(row["outcome"]).counts_against
+            ),
+            last_end=ends[-1]["finished"] if ends and ends[-1]["unforgiven"] else None,
+            pauses=tuple(pause for pause in self.pauses() if pause.node is None or pause.node in nodes),
             last_minimum=(NodeVersion.parse(last["version"]), last["fetched"]) if last else None,
         )
 
-    def decision_counts(self) -> list[tuple[str, str, str, int]]:
-        """List node, decision, reason and how often."""
-        rows = self._db.execute("SELECT node, decision, reason, count FROM decisions ORDER BY node, decision, reason")
-        return [tuple(row) for row in rows]
+    def pause(self, node: str | None, *, lasting: float | None, reason: str) -> None:
+        """Stop everything automatic for a node, or for all, for so many seconds, or until `resume`."""
+        now = self._now()
+        values = (_EVERY_NODE if node is None else node, now, None if lasting is None else now + lasting, reason)
+        self._db.execute("INSERT OR REPLACE INTO pauses VALUES (?, ?, ?, ?)", values)
 
-    def run_counts(self) -> list[tuple[str, str, str, int]]:
-        """List node, trigger, outcome and how often."""
+    def pauses(self) -> list[Pause]:
+        """List the pauses that last, that of all nodes first."""
+        rows = self._db.execute("SELECT node, since, until, reason FROM pauses ORDER BY node").fetchall()
+        pauses = [Pause(None if row[0] == _EVERY_NODE else row[0], *row[1:]) for row in rows]
+        return [pause for pause in pauses if pause.lasts(self._now())]
+
+    def resume(self, node: str | None, binary: Path | None) -> None:
+        """End the pause of a node, and forgive its binary and its updater's what went wrong; of all without one."""
+        with self._transaction():
+            # each is given as what it must be, or None for whatever it is
+            self._db.execute("DELETE FROM pauses WHERE ?1 IS NULL OR node = ?1", (node,))
+            updaters = self._db.execute(
+                "SELECT DISTINCT binary FROM runs WHERE program = ? AND EXISTS"
+                " (SELECT 1 FROM json_each(subject, '$.nodes') WHERE value = ?)",
+                (Program.UPDATER, node),
+            ).fetchall()
+            for which in (str(binary) if binary is not None else None, *(row["binary"] for row in updaters)):
+                self._forgive(which)
+
+    def _forgive(self, binary: str | None) -> None:
+        self._db.execute("DELETE FROM known_bad WHERE ?1 IS NULL OR binary = ?1", (binary,))
+        self._db.execute(
+            "INSERT OR REPLACE INTO forgiven"
+            " SELECT binary, MAX(id) FROM runs WHERE ?1 IS NULL OR binary = ?1 GROUP BY binary",
+            (binary,),
+        )
+
+    def untold(self, since: float) -> list[Run]:
+        """List the runs that nobody asked for, that ended since a time in Unix seconds, and that nobody was told of."""
         rows = self._db.execute(
-            'SELECT node, "trigger", outcome, COUNT(*) FROM runs WHERE outcome IS NOT NULL'
-            ' GROUP BY node, "trigger", outcome ORDER BY node, "trigger", outcome'
+            'SELECT id FROM runs WHERE NOT told AND finished >= ? AND "trigger" != ? ORDER BY id',
+            (since, Trigger.PERSON),
+        )
+        return [self.run(row["id"]) for row in rows.fetchall()]
+
+    def mark_told(self, run: Run) -> None:
+        """Note that somebody was told of a run."""
+        self._db.execute("UPDATE runs SET told = 1 WHERE id = ?", (run.id,))
+
+    def said(self, node: str, program: Program) -> str | None:
+        """Give the reason that somebody was last told for a node or its updater, with no run since."""
+        row = self._db.execute("SELECT reason FROM told WHERE node = ? AND program = ?", (node, program)).fetchone()
+        return row["reason"] if row else None
+
+    def say(self, node: str, program: Program, reason: str | None) -> None:
+        """Note the reason that somebody was told for a node or its updater, or that it no longer holds."""
+        if reason is None:
+            self._db.execute("DELETE FROM told WHERE node = ? AND program = ?", (node, program))
+        else:
+            self._db.execute("INSERT OR REPLACE INTO told VALUES (?, ?, ?)", (node, program, reason))
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._db.execute("COMMIT")
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+
+    def decisions(self, node: str | None = None) -> list[Decided]:
+        """List what was decided and how often, for one node or all."""
+        rows = self._db.execute(
+            "SELECT node, decision, reason, count, last, detail, program FROM decisions WHERE ?1 IS NULL OR node = ?1"
+            " ORDER BY node, program, decision, reason",
+            (node,),
+        )
+        return [Decided(*row) for row in rows]
+
+    def run_counts(self) -> list[tuple[str, str, str, str, int]]:
+        """List node, program, trigger, outcome and how often."""
+        rows = self._db.execute(
+            'SELECT node, program, "trigger", outcome, COUNT(*) FROM runs WHERE outcome IS NOT NULL'
+            ' GROUP BY node, program, "trigger", outcome ORDER BY node, program, "trigger", outcome'
         )
         return [tuple(row) for row in rows]
 
     def last_ends(self, node: str) -> tuple[float | None, float | None, float | None]:
-        """Say when a node's last success and last failure ended, and how long its last run took, in seconds."""
+        """Say when a node's last success and last failure ended, and how long its last run took, in seconds.
+
+        Those of its updater are none of these.
+        """
         good = [outcome for outcome in Outcome if outcome.exit_code == 0]
         marks = ", ".join("?" * len(good))
         row = self._db.execute(
             f"SELECT MAX(CASE WHEN outcome IN ({marks}) THEN finished END),"  # noqa: S608  only question marks
-            f" MAX(CASE WHEN outcome NOT IN ({marks}) THEN finished END) FROM runs WHERE node = ?",
-            (*good, *good, node),
+            f" MAX(CASE WHEN outcome NOT IN ({marks}) THEN finished END) FROM runs WHERE node = ? AND program = ?",
+            (*good, *good, node, Program.STORAGENODE),
         ).fetchone()
         last = self._db.execute(
-            "SELECT finished - started FROM runs WHERE node = ? AND finished IS NOT NULL ORDER BY id DESC LIMIT 1",
-            (node,),
+            "SELECT finished - started FROM runs WHERE node = ? AND program = ? AND finished IS NOT NULL"
+            " ORDER BY id DESC LIMIT 1",
+            (node, Program.STORAGENODE),
         ).fetchone()
         return row[0], row[1], last[0] if last else None

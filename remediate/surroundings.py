@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import requests
 
@@ -27,23 +28,32 @@ Answer = tuple[int, float | None]
 
 def ask(config: Config, rules: Rules) -> dict[str, Pending[Answer]]:
     """Begin to ask, for nothing but the head of an answer, each address that an update asks."""
-    return {
-        what: Reading(partial(_reach, url, proxies=proxies)).start(_REACH_SECONDS)
-        for what, url, proxies in _addresses(config, rules)
-    }
+    # as an update asks them: the version server never through a proxy
+    asked = {"version_server": Reading(partial(_reach, config.version_server, proxies=False)).start(_REACH_SECONDS)}
+    for what, url in _addresses(rules).items():
+        asked[what] = Reading(partial(_reach, url, proxies=True)).start(_REACH_SECONDS)
+    return asked
 
 
-def _addresses(config: Config, rules: Rules) -> list[tuple[str, str, bool]]:
-    """List what an update asks, as it asks them: only a download goes through a proxy."""
-    addresses = [("version_server", config.version_server, False), ("releases", rules.releases, True)]
-    return addresses + ([("digests", rules.digests, False)] if rules.verify is not VerifyMode.TLS else [])
+def _addresses(rules: Rules) -> dict[str, str]:
+    """List where an update gets an archive and its digest from, as far as that is known before the version is."""
+    addresses = {"releases": rules.releases}
+    if rules.verify is not VerifyMode.TLS:
+        if rules.sha256sums:
+            addresses["sha256sums"] = rules.sha256sums.replace("{version}", "0.0.0")
+        if not rules.sha256sums or rules.verify is VerifyMode.PREFER:
+            addresses["digests"] = rules.digests
+    return addresses
 
 
 def _reach(url: str, timeout: float, *, proxies: bool) -> Answer | Failure:
     with requests.Session() as session:
         session.trust_env = proxies
+        settings: Any = session.merge_environment_settings(url, {}, True, None, None)
         try:
-            with session.get(url, stream=True, allow_redirects=False, timeout=timeout) as response:
+            # not by the session, which would read the body of a redirect, however large
+            request = requests.Request("GET", url).prepare()
+            with session.get_adapter(url).send(request, timeout=timeout, **settings) as response:
                 date, now = response.headers.get("Date"), time.time()
         except (requests.RequestException, ValueError) as error:
             return Failure(FailureReason.UNREACHABLE, _innermost(error))
@@ -67,7 +77,7 @@ def unreachable(
     """Say which of the addresses cannot be used now."""
     problems: dict[str, Problem] = {}
     todo = "see that this host may speak to it: name service, firewall, proxy"
-    for what, url in {"releases": rules.releases, "digests": rules.digests}.items():
+    for what, url in _addresses(rules).items():
         match answers.get(what):
             case Failure() as failure:
                 problems[what] = (Severity.BLOCKS, f"{url}: cannot be reached: {failure.detail}", todo)

@@ -3,15 +3,17 @@
 import asyncio
 import logging
 from collections import Counter as Tally
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from queue import Full, Queue
+from threading import Thread
+from typing import Annotated, Literal
 
 from prometheus_client import CollectorRegistry, Counter
-from pydantic import BaseModel, ValidationError
+from pydantic import FailFast, TypeAdapter, ValidationError
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
@@ -28,7 +30,17 @@ PATH = "/alertmanager"
 REMEDIATION = "offline-update"
 """The value of the label `remediation` that an alert asks with."""
 MAX_BODY_BYTES = 8 * 1024 * 1024
+MAX_VALUES = 500_000
+"""Lists, objects and what is between commas: parsed, each takes a hundred bytes. An alert has about 20."""
+_HELD_BYTES = 24 * 1024 * 1024
+"""What the bodies that are arriving may hold together."""
+_SMALL_BYTES = 64 * 1024
+"""Until here a body is taken whatever the others hold."""
 _BODY_SECONDS = 30
+_STORING_THREADS = 8
+"""The disk syncs what they ask for at the same time together; more would not be any faster."""
+_WAITING = 1000
+"""Payloads that may wait to be stored, on a disk that does not get on."""
 _CODES = (200, 202, 400, 401, 404, 405, 413, 503)
 
 
@@ -56,37 +68,57 @@ class Judged:
     results: Mapping[AlertResult, int]
 
 
-class _Alert(BaseModel):
+@dataclass(frozen=True, slots=True)
+class _Labels:
+    """Those that are looked at: of a hundred thousand others, each would be kept, or the fault in it."""
+
+    remediation: str | None = None
+    node: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Alert:
     status: Literal["firing", "resolved"]
-    labels: dict[str, str]
+    labels: _Labels
 
 
-class _Payload(BaseModel):
+@dataclass(frozen=True, slots=True)
+class _Payload:
     version: Literal["4"]
-    alerts: list[_Alert]
+    alerts: Annotated[list[_Alert], FailFast()]
 
 
-def requests_in(payload: bytes, known: Collection[str]) -> Judged:
+_PAYLOAD = TypeAdapter(_Payload)
+
+
+def requests_in(payload: bytes | bytearray, known: Collection[str]) -> Judged:
     """Judge each alert by its own status and labels; only the exact name of a known node ever counts.
 
     Raises:
-        PayloadError: not JSON, or not a payload of version 4.
+        PayloadError: not JSON, not a payload of version 4, or with more in it than any Alertmanager has to say.
     """
+    if (values := sum(map(payload.count, b"[{,"))) > MAX_VALUES:
+        raise PayloadError(f"payload: found {values} values, expected at most {MAX_VALUES}")
     try:
-        alerts = _Payload.model_validate_json(payload).alerts
+        alerts = _PAYLOAD.validate_json(payload).alerts
     except ValidationError as error:
         raise PayloadError(_explain(error)) from None
-    judged = [(_judge(alert, known), alert.labels.get("node", "")) for alert in alerts]
-    accepted = dict.fromkeys(node for result, node in judged if result is AlertResult.ACCEPTED)
-    return Judged(tuple(accepted), Tally(result for result, _ in judged))
+    nodes: dict[str, None] = {}
+    results: Tally[AlertResult] = Tally()
+    for alert in alerts:
+        result = _judge(alert, known)
+        results[result] += 1
+        if result is AlertResult.ACCEPTED and alert.labels.node is not None:
+            nodes[alert.labels.node] = None
+    return Judged(tuple(nodes), results)
 
 
 def _judge(alert: _Alert, known: Collection[str]) -> AlertResult:
-    if alert.labels.get("remediation") != REMEDIATION:
+    if alert.labels.remediation != REMEDIATION:
         return AlertResult.OTHER_ALERT
     if alert.status == "resolved":
         return AlertResult.RESOLVED
-    if alert.labels.get("node") not in known:
+    if alert.labels.node not in known:
         return AlertResult.UNKNOWN_NODE
     return AlertResult.ACCEPTED
 
@@ -105,6 +137,10 @@ class Webhook:
     def __init__(self, spool: Spool, nodes: Collection[str]) -> None:
         self._spool = spool
         self._nodes = frozenset(nodes)
+        self._held = 0
+        self._waiting: Queue[Callable[[], None]] = Queue(_WAITING)
+        for _ in range(_STORING_THREADS):
+            Thread(target=self._work, daemon=True).start()
         self.requests = Counter(
             "storagenode_webhook_requests",
             "Requests to the webhook, by the code of the answer.",
@@ -143,16 +179,14 @@ class Webhook:
     async def _receive(self, request: Request) -> Response:
         try:
             async with asyncio.timeout(_BODY_SECONDS):
-                body = await _body(request)
+                body = await self._body(request)
         except TimeoutError:
             return EarlyResponse(f"the body did not arrive within {_BODY_SECONDS} s\n", 400)
         except ClientDisconnect:
             return EarlyResponse("the body ended early\n", 400)
-        if body is None:
-            return EarlyResponse(f"the body is larger than {MAX_BODY_BYTES} bytes\n", 413)
-        return await in_thread(partial(self._store, body))
-
-    def _store(self, body: bytes) -> Response:
+        if isinstance(body, Response):
+            return body
+        # Here, not in a thread: one at a time, since a payload takes many times its size while it is parsed.
         try:
             judged = requests_in(body, self._nodes)
         except PayloadError as error:
@@ -162,8 +196,37 @@ class Webhook:
             self.alerts.labels(result).inc(count)
         if unknown := judged.results.get(AlertResult.UNKNOWN_NODE):
             logger.warning("alerts for nodes that are not configured here", extra={"count": unknown})
+        try:
+            return await in_thread(partial(self._store, judged.nodes), self._waiting.put_nowait)
+        except Full:
+            logger.error("requests not stored, as many wait already", extra={"waiting": _WAITING})
+            return PlainTextResponse("too much waits to be stored\n", 503)
+
+    async def _body(self, request: Request) -> bytearray | Response:
+        """Read the body; what to answer as soon as it is known to be too large, for itself or beside the others."""
+        too_large = EarlyResponse(f"the body is larger than {MAX_BODY_BYTES} bytes\n", 413)
+        if int(request.headers.get("content-length", 0)) > MAX_BODY_BYTES:
+            return too_large
+        body = bytearray()
+        try:
+            async for chunk in request.stream():
+                body += chunk
+                self._held += len(chunk)
+                if len(body) > MAX_BODY_BYTES:
+                    return too_large
+                if self._held > _HELD_BYTES and len(body) > _SMALL_BYTES:
+                    return EarlyResponse("too many large bodies at once\n", 503)
+            return body
+        finally:
+            self._held -= len(body)
+
+    def _work(self) -> None:
+        while True:
+            self._waiting.get()()
+
+    def _store(self, nodes: Collection[str]) -> Response:
         stored = pending = 0
-        for node in judged.nodes:
+        for node in nodes:
             try:
                 if self._spool.put(node):
                     stored += 1
@@ -172,22 +235,10 @@ class Webhook:
                     pending += 1
             except OSError as error:
                 logger.error("request not stored", extra={"node": node, "error": str(error)})
-        text = f"stored {stored}, already pending {pending}, not stored {len(judged.nodes) - stored - pending}\n"
-        if stored + pending < len(judged.nodes):
+        text = f"stored {stored}, already pending {pending}, not stored {len(nodes) - stored - pending}\n"
+        if stored + pending < len(nodes):
             return PlainTextResponse(text, 503)
-        return PlainTextResponse(text, 202 if judged.nodes else 200)
-
-
-async def _body(request: Request) -> bytes | None:
-    """Read the body; None as soon as it is known to be too large."""
-    if int(request.headers.get("content-length", 0)) > MAX_BODY_BYTES:
-        return None
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BODY_BYTES:
-            return None
-    return bytes(body)
+        return PlainTextResponse(text, 202 if nodes else 200)
 
 
 def create_webhook_app(*, spool: Spool, nodes: Collection[str], status_file: Path, access: Access) -> ASGIApp:

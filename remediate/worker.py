@@ -1,11 +1,14 @@
 """From requests to runs, one after the other, and the status that is published of them."""
 
 import logging
+import os
 import time
 from collections.abc import Callable, Collection
+from pathlib import Path
 from sqlite3 import DatabaseError
 
-from exporter.config import Config
+from exporter.commandline import Program
+from exporter.config import Config, NodeConfig
 from remediate import published
 from remediate.decision import Request, Trigger
 from remediate.journal import Run, facts
@@ -23,7 +26,7 @@ class Publisher:
     """Keeps the status file in step with the store."""
 
     def __init__(self, config: Config, rules: Rules, store: Store, *, now: Callable[[], float] = time.time) -> None:
-        self._nodes = [node.name for node in config.nodes]
+        self._config = config
         self._path = rules.status_file
         self._store = store
         self._now = now
@@ -31,7 +34,8 @@ class Publisher:
     def publish(self) -> None:
         """Write the status file; that it cannot be written must not keep a node from being updated."""
         try:
-            published.write(self._path, self._status())
+            with self._store.alone("publishing"):
+                published.write(self._path, self._status())
         except OSError as error:
             logger.warning("status file not written", extra={"file": str(self._path), "problem": error.strerror})
 
@@ -40,31 +44,49 @@ class Publisher:
         return Published(
             worker_last_seen=self._now(),
             runs=tuple(
-                RunCount(node=node, trigger=trigger, outcome=outcome, count=count)
-                for node, trigger, outcome, count in self._store.run_counts()
+                RunCount(node=node, program=program, trigger=trigger, outcome=outcome, count=count)
+                for node, program, trigger, outcome, count in self._store.run_counts()
             ),
             decisions=tuple(
-                DecisionCount(node=node, decision=decision, reason=reason, count=count)
-                for node, decision, reason, count in self._store.decision_counts()
+                DecisionCount(
+                    node=each.node,
+                    program=each.program,
+                    decision=each.decision,
+                    reason=each.reason,
+                    count=each.count,
+                )
+                for each in self._store.decisions()
             ),
-            nodes=tuple(self._node(name, unfinished) for name in self._nodes),
+            nodes=tuple(self._node(node, unfinished) for node in self._config.nodes),
         )
 
-    def _node(self, name: str, unfinished: Run | None) -> NodePublished:
-        concerned = unfinished is not None and name in unfinished.subject.nodes
-        success, failure, duration = self._store.last_ends(name)
+    def _node(self, node: NodeConfig, unfinished: Run | None) -> NodePublished:
+        concerned = unfinished is not None and node.name in unfinished.subject.nodes
+        success, failure, duration = self._store.last_ends(node.name)
+        binary = Path(os.path.realpath(node.binary))
+        history = self._store.history(binary, [each.name for each in self._config.sharing(binary)])
+        pause = history.pause(self._now())
         return NodePublished(
-            node=name,
+            node=node.name,
             updater_held=bool(concerned and unfinished and facts(unfinished.journal).held),
-            in_progress=concerned,
+            in_progress=bool(concerned and unfinished and unfinished.subject.program is Program.STORAGENODE),
+            circuit_open=history.circuit_open,
+            paused=pause is not None,
+            paused_until=pause.until if pause is not None else None,
             last_success=success,
             last_failure=failure,
             last_run_duration=duration,
         )
 
 
-def work(spool: Spool, nodes: Collection[str], remediation: Remediation, publish: Callable[[], None]) -> list[Report]:
-    """Recover what was interrupted, then work off the requests until none is left.
+def work(
+    spool: Spool,
+    nodes: Collection[str],
+    remediation: Remediation,
+    publish: Callable[[], None],
+    ended: Callable[[], bool] = lambda: False,
+) -> list[Report]:
+    """Recover what was interrupted, then work off the requests until none is left, or until it is to end.
 
     A request is removed when its run has ended, whatever came of it: while it lasts, the alert that comes again falls
     on it, and afterwards it is a new one. A node that nothing can be done for does not keep the others waiting.
@@ -79,13 +101,38 @@ def work(spool: Spool, nodes: Collection[str], remediation: Remediation, publish
     reports: list[Report] = []
     while requested := spool.take(nodes):
         for node in requested:
-            try:
-                reports.append(remediation.run(Request(node=node, trigger=Trigger.ALERT)))
-            except (BusyError, DatabaseError):
-                raise
-            except Exception:
-                logger.exception("run broke off", extra={"node": node})
+            if ended():
+                return reports
+            reports += _look_after(remediation, node, ended)
+            if ended():
+                return reports  # what was interrupted is still asked for
             spool.done(node)
             publish()
     publish()
     return reports
+
+
+def _look_after(remediation: Remediation, node: str, ended: Callable[[], bool]) -> list[Report]:
+    """Remediate a node, and then its updater where that is allowed; while something is held, nothing else is begun."""
+    reports: list[Report] = []
+    for program in remediation.looks_after:
+        if ended() or any(report.run is not None and report.run.finished is None for report in reports):
+            break
+        reports += attempt(remediation, Request(node=node, trigger=Trigger.ALERT, program=program))
+    return reports
+
+
+def attempt(remediation: Remediation, request: Request) -> list[Report]:
+    """Remediate one node; a fault of ours, logged, gives no report and keeps no other node waiting.
+
+    Raises:
+        BusyError: another run is in progress on this host.
+        DatabaseError: the store cannot be written any more.
+    """
+    try:
+        return [remediation.run(request)]
+    except (BusyError, DatabaseError):
+        raise
+    except Exception:
+        logger.exception("run broke off", extra={"node": request.node})
+        return []

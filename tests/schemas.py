@@ -8,11 +8,15 @@ from pydantic import TypeAdapter
 
 from exporter.checked import CheckedNode
 from remediate.diagnosis import Diagnosis
+from remediate.preflight import Preflight
+from remediate.reported import Reported
 
 FOLDER = Path(__file__).parents[1] / "docs"
 PRINTED: dict[str, TypeAdapter[Any]] = {
     "check": TypeAdapter(list[CheckedNode]),
     "doctor": TypeAdapter(Diagnosis),
+    "notification": TypeAdapter(Reported),
+    "preflight": TypeAdapter(list[Preflight]),
 }
 
 

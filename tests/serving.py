@@ -1,30 +1,76 @@
-"""Serve an app over real HTTP for a test."""
+"""Serve an app, or a configuration by one of our programs, over real HTTP for a test."""
 
+import json
 import socket
+import subprocess
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from time import monotonic
+from pathlib import Path
+from time import monotonic, sleep
+from typing import IO
 
+import requests
 from starlette.types import ASGIApp
 
-from exporter import web
 from exporter.access import Access
+from exporter.listening import bind, server
+from exporter.web import OPEN
+from tests.labs.network import HOST
 
 
 @contextmanager
-def serving(app: ASGIApp, access: Access = web.OPEN) -> Iterator[str]:
+def serving(app: ASGIApp, access: Access = OPEN) -> Iterator[str]:
     """Serve on a free port of loopback, in a thread; yield `http://127.0.0.1:PORT`, or `https:`."""
-    listening = web.bind("127.0.0.1:0", access)
-    server = web.server(app, access)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+    listening = bind("127.0.0.1:0", access)
+    serves = server(app, access)
+    thread = threading.Thread(target=serves.run, kwargs={"sockets": [listening]})
     thread.start()
     try:
         yield f"http{'s' if access.tls else ''}://127.0.0.1:{listening.getsockname()[1]}"
     finally:
-        server.should_exit = True
+        serves.should_exit = True
         thread.join()
         listening.close()
+
+
+@contextmanager
+def exporting(folder: Path, settings: Mapping[str, object]) -> Iterator[tuple[int, str]]:
+    """Run `storagenode-exporter serve` with a configuration, put into a folder; yield its PID and `http://HOST:PORT`."""
+    with _program("storagenode-exporter", folder, settings) as running:
+        yield running
+
+
+@contextmanager
+def receiving(folder: Path, settings: Mapping[str, object]) -> Iterator[tuple[int, str]]:
+    """Run `storagenode-remediate serve` in the same way; what it logs is in `serve.log`, beside the configuration."""
+    with (folder / "serve.log").open("ab") as log, _program("storagenode-remediate", folder, settings, log) as running:
+        yield running
+
+
+@contextmanager
+def _program(
+    name: str, folder: Path, settings: Mapping[str, object], log: IO[bytes] | None = None
+) -> Iterator[tuple[int, str]]:
+    config, address = folder / "keeper.yml", f"127.0.0.1:{HOST.free_port()}"
+    config.write_text(json.dumps(settings))
+    program = Path(sys.executable).parent / name
+    argv: list[str | Path] = [program, "serve", f"--config.file={config}", f"--web.listen-address={address}"]
+    process = subprocess.Popen(argv, stderr=log)
+    try:
+        deadline = monotonic() + 10
+        while True:
+            try:
+                requests.get(f"http://{address}/-/ready", timeout=1)
+                break
+            except requests.ConnectionError:
+                assert monotonic() < deadline and process.poll() is None
+                sleep(0.05)
+        yield process.pid, f"http://{address}"
+    finally:
+        process.terminate()
+        process.wait()
 
 
 def connect(url: str) -> socket.socket:

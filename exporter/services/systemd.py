@@ -1,20 +1,18 @@
 """How a node that systemd manages is: its unit's properties over D-Bus, and what they mean together."""
 
-import re
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from jeepney import DBusAddress, DBusErrorResponse, new_method_call
+from jeepney import DBusAddress, DBusErrorResponse
 
 from exporter.config import NodeConfig, SystemdService
 from exporter.dbus import SYSTEM_BUS
 from exporter.status import ServiceState, ServiceStatus
+from exporter.units import unit_path
 
 _NAME = "org.freedesktop.systemd1"
-_UNITS = "/org/freedesktop/systemd1/unit/"
 LOOP_WINDOW_SECONDS = 600
 YOUNG_SECONDS = 60
 _CLD_EXITED = 1
@@ -38,12 +36,38 @@ class UnitProperties:
     exec_main_exit_usec: int
     active_enter_usec: int
     active_exit_usec: int
+    inactive_exit_usec: int
     runtime_max_usec: int
     state_change_usec: int
     condition_usec: int
     condition_result: bool
+    restart: str
     n_restarts: int
     main_pid: int
+
+
+_PROPERTIES = {
+    "load_state": ("LoadState", "s"),
+    "active_state": ("ActiveState", "s"),
+    "sub_state": ("SubState", "s"),
+    "result": ("Result", "s"),
+    "exec_main_code": ("ExecMainCode", "i"),
+    "exec_main_status": ("ExecMainStatus", "i"),
+    "exec_main_start_usec": ("ExecMainStartTimestampMonotonic", "t"),
+    "exec_main_exit_usec": ("ExecMainExitTimestampMonotonic", "t"),
+    "active_enter_usec": ("ActiveEnterTimestampMonotonic", "t"),
+    "active_exit_usec": ("ActiveExitTimestampMonotonic", "t"),
+    "inactive_exit_usec": ("InactiveExitTimestampMonotonic", "t"),
+    "runtime_max_usec": ("RuntimeMaxUSec", "t"),
+    "state_change_usec": ("StateChangeTimestamp", "t"),
+    "condition_usec": ("ConditionTimestampMonotonic", "t"),
+    "condition_result": ("ConditionResult", "b"),
+    "restart": ("Restart", "s"),
+    "n_restarts": ("NRestarts", "u"),
+    "main_pid": ("MainPID", "u"),
+}
+"""systemd's name and D-Bus's type of each."""
+_TYPES = dict(_PROPERTIES.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +171,10 @@ def _was_being_stopped(unit: UnitProperties) -> bool:
     """Whether the last main process ended because somebody, not systemd on its own account, stopped the unit."""
     if unit.result in ("watchdog", "oom-kill", "start-limit-hit"):
         return False
+    if unit.active_exit_usec < unit.exec_main_start_usec < unit.exec_main_exit_usec:
+        # It has not got as far as `active`. Where systemd starts again what fails, it then waits for that, even if only
+        # to be refused, and so leaves `failed` once more: it has not, where somebody stopped it.
+        return unit.restart in ("always", "on-failure") and unit.inactive_exit_usec < unit.exec_main_exit_usec
     outlived = unit.result == "timeout" and unit.active_exit_usec - unit.active_enter_usec >= unit.runtime_max_usec
     return unit.exec_main_start_usec <= unit.active_exit_usec < unit.exec_main_exit_usec and not outlived
 
@@ -189,6 +217,8 @@ class SystemdReader:
         while self._seen and now - self._seen[0].at > LOOP_WINDOW_SECONDS:
             self._seen.popleft()
         status = judge(unit, tuple(self._seen), now)
+        if self._seen and self._seen[-1].status == status:
+            self._seen.pop()  # or who asks often would fill the memory
         self._seen.append(Seen(now, status))
         return status
 
@@ -202,44 +232,13 @@ def reader(node: NodeConfig) -> SystemdReader:
 def read_properties(unit: str, timeout: float) -> UnitProperties:
     """Ask systemd for a unit by the path it has on the bus, which also finds a unit that is not in memory.
 
+    All come in one reply, which systemd writes while it does nothing else: they are of one moment.
+
     Raises:
         TimeoutError, OSError, DBusErrorResponse: as `SystemBus.call`.
     """
-    deadline = time.monotonic() + timeout
-    address = DBusAddress(_UNITS + _escaped(unit), _NAME, "org.freedesktop.DBus.Properties")
-    properties: dict[str, Any] = {}
-    for interface in ("Unit", "Service"):
-        message = new_method_call(address, "GetAll", "s", (f"{_NAME}.{interface}",))
-        (found,) = SYSTEM_BUS.call(message, deadline - time.monotonic())
-        properties |= {name: value for name, (_, value) in found.items()}
-    return unit_properties(properties)
-
-
-def _escaped(unit: str) -> str:
-    """Write a unit's name as it stands in its path on the bus (systemd/systemd, bus-label.c)."""
-    return re.sub(r"^[0-9]|[^A-Za-z0-9]", lambda found: f"_{ord(found[0]):02x}", unit)
-
-
-def unit_properties(properties: Mapping[str, Any]) -> UnitProperties:
-    """Pick what matters from the properties of a unit and its service, under systemd's names."""
-    return UnitProperties(
-        load_state=properties["LoadState"],
-        active_state=properties["ActiveState"],
-        sub_state=properties["SubState"],
-        result=properties["Result"],
-        exec_main_code=properties["ExecMainCode"],
-        exec_main_status=properties["ExecMainStatus"],
-        exec_main_start_usec=properties["ExecMainStartTimestampMonotonic"],
-        exec_main_exit_usec=properties["ExecMainExitTimestampMonotonic"],
-        active_enter_usec=properties["ActiveEnterTimestampMonotonic"],
-        active_exit_usec=properties["ActiveExitTimestampMonotonic"],
-        runtime_max_usec=properties["RuntimeMaxUSec"],
-        state_change_usec=properties["StateChangeTimestamp"],
-        condition_usec=properties["ConditionTimestampMonotonic"],
-        condition_result=properties["ConditionResult"],
-        n_restarts=properties["NRestarts"],
-        main_pid=properties["MainPID"],
-    )
+    found = SYSTEM_BUS.properties(DBusAddress(unit_path(unit), _NAME), _TYPES, timeout)
+    return UnitProperties(**{field: found[name] for field, (name, _) in _PROPERTIES.items()})
 
 
 def _unknown(detail: str) -> ServiceStatus:

@@ -41,11 +41,16 @@ Raises:
 
 
 def run_directly(
-    binary: int, arguments: Sequence[str], timeout: float, *, user: pwd.struct_passwd | None = None
+    binary: int,
+    arguments: Sequence[str],
+    timeout: float,
+    *,
+    user: pwd.struct_passwd | None = None,
+    limit: int = _OUTPUT_LIMIT_BYTES,
 ) -> Completed:
     """Run the opened program as a child of ours, or of another user, without environment, input or terminal.
 
-    It is killed, with all it has started in its process group, when it takes too long or says more than 64 KiB.
+    It is killed, with all it has started in its process group, when it takes too long or says more than `limit` bytes.
     """
     process = subprocess.Popen(
         ["storagenode", *arguments],  # noqa: S607  a name for it to go by; the program is the descriptor
@@ -65,7 +70,7 @@ def run_directly(
     ended = os.pidfd_open(process.pid)
     pipes = [pipe for pipe in (process.stdout, process.stderr) if pipe]
     try:
-        stdout, stderr = _listen([pipe.fileno() for pipe in pipes], ended, time.monotonic() + timeout)
+        stdout, stderr = _listen([pipe.fileno() for pipe in pipes], ended, time.monotonic() + timeout, limit)
     finally:
         os.close(ended)
         with suppress(ProcessLookupError):
@@ -76,7 +81,7 @@ def run_directly(
     return Completed(process.returncode, stdout, stderr)
 
 
-def _listen(pipes: Sequence[int], ended: int, deadline: float) -> Iterable[bytes]:
+def _listen(pipes: Sequence[int], ended: int, deadline: float, limit: int) -> Iterable[bytes]:
     """Collect what is said on each pipe until the process has ended or has said too much."""
     said = dict.fromkeys(pipes, b"")
     running = True
@@ -95,7 +100,7 @@ def _listen(pipes: Sequence[int], ended: int, deadline: float) -> Iterable[bytes
                 said[descriptor] += chunk
                 if not chunk:
                     selector.unregister(descriptor)
-            if sum(map(len, said.values())) > _OUTPUT_LIMIT_BYTES:
+            if sum(map(len, said.values())) > limit:
                 break
     return said.values()
 

@@ -22,11 +22,14 @@ class _Answer(BaseModel):
     last_contact: Annotated[AwareDatetime, Field(alias="lastPinged")]
 
 
-def read(address: str, timeout: float) -> RunningNode | Failure:
-    """Ask the node API at `host:port`, within `timeout` seconds in all.
+def read(address: str | None, timeout: float) -> RunningNode | Failure:
+    """Ask the node API at `host:port`, within `timeout` seconds in all; where that is not known, nobody is asked.
 
     Unknown paths of that server are answered with 200 and a web page, so the content type is part of the answer.
     """
+    if address is None:
+        reason = "its address is not known, and with several nodes none is assumed: set `api`"
+        return Failure(FailureReason.NOT_FOUND, reason)
     url = f"http://{address}/api/sno/"
     answer = get(url, timeout)
     if isinstance(answer, Failure):

@@ -9,6 +9,7 @@ from threading import Lock
 
 from exporter.allowed import AllowedVersions, DocumentError, parse_document
 from exporter.cache import Cache
+from exporter.cadence import Minimums
 from exporter.sources.http import get
 from exporter.status import Failure, FailureReason
 
@@ -34,12 +35,14 @@ class VersionServer:
         max_age: timedelta,
         cache_dir: Path | None,
         fresh: bool = False,
+        keep: bool = True,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._url = url
         self._refresh_seconds = 0.0 if fresh else refresh.total_seconds()
         self._max_age_seconds = 0.0 if fresh else max_age.total_seconds()
-        self._cache = Cache(None if fresh else cache_dir)
+        self._cache = Cache(None if fresh else cache_dir, keep=keep)
+        self._minimums = Minimums(self._cache, url)
         self._clock = clock
         self._lock = Lock()
         self._known: AllowedVersions | None = None
@@ -83,6 +86,7 @@ class VersionServer:
         except DocumentError as error:
             return Failure(FailureReason.MALFORMED, f"{self._url}: {error}")
         self._cache.write(_CACHE_FILE, {"url": self._url, "fetched": fetched, "document": answer.body.decode()})
+        self._minimums.note(allowed)
         return allowed
 
     def _fall_back(self, failure: Failure) -> AllowedVersions | Failure:

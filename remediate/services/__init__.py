@@ -10,11 +10,14 @@ from remediate.services import process, systemd
 class ServiceControl(Protocol):
     """Starts and stops one node's service."""
 
-    def start(self) -> None:
+    ends_unseen_seconds: float
+    """How long it may be called running after it was asked to end: 0 where the manager says that it is stopping."""
+
+    def start(self, seconds: float = ...) -> None:
         """Start the service, forgetting earlier failures; returns once the manager has done so.
 
         Raises:
-            ServiceError: the manager could not, or would not.
+            ServiceError: the manager could not, or would not, or has not within `seconds`; then it may still.
         """
         ...
 

@@ -1,5 +1,6 @@
 """How a node without a service manager is started and stopped: as a process of its own session."""
 
+import errno
 import os
 import pwd
 import signal
@@ -13,6 +14,7 @@ from typing import TextIO
 from exporter.config import NodeConfig, ProcessService
 from exporter.services import process
 from exporter.status import ServiceState
+from remediate.files import folder_of, real_path
 from remediate.services.errors import NoServiceError, ServiceError
 
 _STOP_SECONDS = 600.0
@@ -22,11 +24,13 @@ _LOOK_SECONDS = 5.0
 class ProcessControl:
     """Starts a node by its argument list, and stops it by its process ID."""
 
+    ends_unseen_seconds = _STOP_SECONDS
+
     def __init__(self, node: NodeConfig, service: ProcessService) -> None:
         self._service = service
         self._reader = process.reader(node)
 
-    def start(self) -> None:
+    def start(self, seconds: float = 0.0) -> None:
         """Start it detached, unless it runs already; its process ID goes to the pid file, where one is configured."""
         if self._service.start is None:
             raise NoServiceError("no start command is configured for this node (service.process.start)")
@@ -77,8 +81,14 @@ def _spawn(command: Sequence[str], user: str | None) -> int:
 
 
 def _opened(path: Path) -> TextIO:
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
-    return os.fdopen(fd, "w")
+    """Open the pid file for writing; where its folder is the node's user's, he must not have another's file written."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    with folder_of(real_path(path.parent) / path.name) as folder:
+        file = os.fdopen(os.open(path.name, flags, 0o644, dir_fd=folder.fd), "w")
+    if os.fstat(file.fileno()).st_nlink > 1:
+        file.close()
+        raise OSError(errno.EMLINK, "has another name too", str(path))
+    return file
 
 
 def control(node: NodeConfig) -> ProcessControl:

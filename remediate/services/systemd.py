@@ -1,7 +1,7 @@
 """How systemd is told: jobs and transient units over D-Bus, waited for until they are done."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -94,16 +94,18 @@ def connected() -> Iterator[Systemd]:
 class SystemdControl:
     """Starts and stops a unit."""
 
+    ends_unseen_seconds = 0.0
+
     def __init__(self, unit: str) -> None:
         self.unit = unit
 
-    def start(self) -> None:
+    def start(self, seconds: float = _JOB_SECONDS) -> None:
         """Reset what failed before, so that its start limit does not count against us, and start it."""
         with connected() as systemd:
             # Also where nothing has failed: of a loop that was stopped midway the starts are counted as well.
             with suppress(NoServiceError):  # what is not loaded has nothing to reset
                 systemd.call("ResetFailedUnit", "s", self.unit)
-            result = systemd.job("StartUnit", "ss", self.unit, "replace")
+            result = systemd.job("StartUnit", "ss", self.unit, "replace", seconds=seconds)
         if result != "done":
             raise ServiceError(f"systemd could not start {self.unit}: {result}")
 
@@ -113,13 +115,6 @@ class SystemdControl:
             result = systemd.job("StopUnit", "ss", self.unit, "replace")
         if result != "done":
             raise ServiceError(f"systemd could not stop {self.unit}: {result}")
-
-    def command(self) -> tuple[Sequence[str], str]:
-        """Read what the unit runs, as an argument list, and the directory it runs in."""
-        with connected() as systemd:
-            service = systemd.properties(self.unit, "Service")
-        started = service["ExecStart"]
-        return (tuple(started[0][1]) if started else ()), service["WorkingDirectory"].lstrip("!-") or "/"
 
 
 def control(node: NodeConfig) -> SystemdControl:

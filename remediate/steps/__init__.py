@@ -1,6 +1,7 @@
 """What each step of a run does, one module a step or two."""
 
 from remediate.journal import Outcome
+from remediate.services.errors import ServiceError
 
 
 class StepError(Exception):
@@ -10,3 +11,11 @@ class StepError(Exception):
         super().__init__(detail)
         self.outcome = outcome
         self.detail = detail
+
+
+def failed(what: str, error: OSError | ServiceError) -> StepError:
+    """Say that something on this host stood in the way of a step."""
+    if isinstance(error, OSError) and error.strerror:
+        where = f" of {error.filename}" if error.filename else ""
+        return StepError(Outcome.FAILED, f"cannot {what}{where}: {error.strerror}")
+    return StepError(Outcome.FAILED, f"cannot {what}: {error}")

@@ -23,6 +23,9 @@ from remediate.steps import StepError
 _BOOTED_WITH_SYSTEMD = Path("/run/systemd/system")
 _OUTPUT_LIMIT = 64 << 10
 _PROBE_SECONDS = 20.0
+_LARGEST_COPY = 512 << 20
+"""Ten times a release. A file may be a hole of terabytes, which costs its owner nothing, and a copy all our memory."""
+_MOST_PROCESSES = 64
 _NEEDED = frozenset({"bin", "gnu", "lib", "lib32", "lib64", "libx32", "nix", "sbin", "usr", "dev", "proc", "sys"})
 """What a program that is linked to its host's libraries needs of `/`."""
 _PROTECTED = frozenset({"home", "root", "tmp"})
@@ -89,6 +92,8 @@ def _run_for_strangers(execute: Execute, binary: int, arguments: Sequence[str], 
     status = os.fstat(binary)
     if status.st_mode & stat.S_IXOTH:
         return execute(binary, arguments, timeout)
+    if status.st_size > _LARGEST_COPY:
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
     copy = os.memfd_create("storagenode")
     try:
         done = 0
@@ -155,7 +160,8 @@ def _properties(
         ("InaccessiblePaths", ("as", [f"-{path}" for path in hidden])),
         ("LimitFSIZE", ("t", _OUTPUT_LIMIT)),
         ("MemoryMax", ("t", 1 << 30)),
-        ("TasksMax", ("t", 64)),
+        ("TasksMax", ("t", _MOST_PROCESSES)),
+        ("LimitNPROC", ("t", _MOST_PROCESSES)),  # the same, where there is no controller for it
     ]
 
 

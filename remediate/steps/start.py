@@ -1,93 +1,124 @@
-"""Starting a node after its update, and waiting until it has shown that it runs."""
+"""Starting nodes after their update, and waiting until they have shown that they run."""
 
-import os
 import time
-from pathlib import Path
-
-import yaml
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 
 from exporter.config import NodeConfig
 from exporter.sources import node_api
-from exporter.status import DOWN, Failure, ServiceState
+from exporter.status import DOWN, Failure, ServiceState, ServiceStatus
 from exporter.version import NodeVersion
-from remediate.files import Directory
 from remediate.journal import Outcome
-from remediate.services import ServiceControl
+from remediate.services import control
 from remediate.services.errors import ServiceError
+from remediate.starting import StartReason
 from remediate.steps.confirm import Look
+from remediate.steps.storage import storage_missing
 
-_MARKER = "storage-dir-verification"
-"""What a node keeps in its storage to know it by (storj/storj, storagenode/blobstore/filestore)."""
-_SIZE_LIMIT = 1 << 20
 _LOOK_SECONDS = 2.0
 _PAUSE_SECONDS = 0.2
 _STAYS_UP_SECONDS = 3.0
 """A node that cannot run ends within a second, as seen of upstream's; its API answers only after it has started."""
+_UP = (ServiceState.RUNNING, ServiceState.STARTING)
+_WANTED_DOWN = (ServiceState.STOPPED, ServiceState.STOPPING, ServiceState.MASKED)
 
 Result = tuple[Outcome, str]
+Down = Mapping[str, float | None]
+"""Since when each node is down that was down before the swap with nobody's doing but ours."""
 
 
-def start(node: NodeConfig, control: ServiceControl, look: Look, target: NodeVersion, *, patience: float) -> Result:
-    """Start a node and watch it until its API says the target and it has stayed up.
+def start(
+    nodes: Sequence[NodeConfig], look: Look, down: Down, target: NodeVersion, *, patience: float
+) -> dict[str, Result]:
+    """Start nodes whose binary was replaced, and watch them until the API of each says the target and it has stayed up.
 
-    A node that runs without answering may be migrating its databases: after `patience` seconds it is left as it is,
-    unconfirmed.
+    What somebody has stopped since is left so; what somebody has started is watched like the others. A node that runs
+    without answering may be migrating its databases: after `patience` seconds it is left as it is, unconfirmed.
     """
+    results: dict[str, Result] = {}
+    watched = []
+    deadline = time.monotonic() + patience
+    with suppress(KeyboardInterrupt):
+        for node in nodes:
+            results[node.name] = Outcome.UNCONFIRMED, f"{node.name} was told to start, and nobody has waited for it"
+            if (result := _start(node, look, down, patience)) is not None:
+                results[node.name] = result
+            else:
+                watched.append(_Watched(node))
+        # However long the managers took to start them: each has to have the time to show that it runs.
+        results |= _watch(watched, look, target, max(deadline, time.monotonic() + 2 * _STAYS_UP_SECONDS))
+    return {node.name: (Outcome.START_FAILED, f"{node.name} was not started: interrupted") for node in nodes} | results
+
+
+def leave(node: NodeConfig, reason: str, look: Look) -> Result:
+    """Say of a node that is not started what a person has to know."""
+    if look(node).state in _UP:
+        return Outcome.UPDATED, f"{node.name} was started meanwhile, by others"
+    if reason == StartReason.OTHER_CAUSE:
+        return Outcome.LEFT_DOWN, f"{node.name} was not down for its version alone: see why, then start it"
+    return Outcome.UPDATED, f"{node.name} is left stopped ({reason})"
+
+
+def _start(node: NodeConfig, look: Look, down: Down, patience: float) -> Result | None:
+    """Start a node that is down as it was when its binary was replaced; None when it is to be watched now."""
+    status = look(node)
+    if status.state in (*_UP, ServiceState.CRASH_LOOPING):
+        return None if node.name in down else (Outcome.UPDATED, f"{node.name} was started before the swap, by others")
+    if (changed := _changed(node, status, down)) is not None:
+        return changed
     if (missing := storage_missing(node)) is not None:
         return Outcome.START_FAILED, f"{node.name} was not started: {missing}"
     try:
-        control.start()
+        control(node).start(patience)
     except ServiceError as error:
-        return Outcome.START_FAILED, str(error)
-    return _confirm(node, look, target, time.monotonic() + patience)
-
-
-def _confirm(node: NodeConfig, look: Look, target: NodeVersion, deadline: float) -> Result:
-    answered: float | None = None
-    problem = "no answer yet"
-    while (now := time.monotonic()) < deadline:
-        service = look(node)
-        if service.state in DOWN:
-            return Outcome.START_FAILED, f"{node.name} did not stay up: {service.detail}"
-        running = node_api.read(node.api, _LOOK_SECONDS)
-        if isinstance(running, Failure):
-            answered, problem = None, str(running)
-        elif running.version != target:
-            answered, problem = None, f"the API says {running.version}"
-        else:
-            answered = now if answered is None else answered
-            if now - answered >= _STAYS_UP_SECONDS and service.state is ServiceState.RUNNING:
-                return Outcome.UPDATED, f"{node.name} runs {target}"
-        time.sleep(_PAUSE_SECONDS)
-    return Outcome.UNCONFIRMED, f"{node.name} was started and has not shown {target}: {problem}"
-
-
-def storage_missing(node: NodeConfig) -> str | None:
-    """Say why the node must not be started without its storage: it would lose its audits within hours."""
-    storage = node.storage or _configured_storage(node)
-    if storage is None:
-        return "its storage is not known, set `storage` or `config_dir`"
-    try:
-        _read(storage, _MARKER)
-    except (OSError, ValueError) as error:
-        problem = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
-        return f"its storage may not be there, {storage / _MARKER}: {problem}"
+        status = look(node)
+        if status.state not in _UP:
+            return Outcome.START_FAILED, f"{error}; {node.name} is {status.state}: {status.detail}"
     return None
 
 
-def _configured_storage(node: NodeConfig) -> Path | None:
-    """Read the node's own configuration for its storage; the node's user may write there, so only this is taken."""
-    if node.config_dir is None:
+def _changed(node: NodeConfig, status: ServiceStatus, down: Down) -> Result | None:
+    """Say what has become of a node since the swap, when that forbids to start it."""
+    rests = status.state in (ServiceState.STOPPED, ServiceState.CRASHED)
+    if rests and node.name in down and status.since in (None, down[node.name]):
         return None
-    try:
-        content = yaml.safe_load(_read(node.config_dir, "config.yaml"))
-    except (OSError, yaml.YAMLError, ValueError, RecursionError):
-        return None
-    path = content.get("storage.path") if isinstance(content, dict) else None
-    return Path(path) if isinstance(path, str) and path.startswith("/") else node.config_dir / "storage"
+    if status.state in _WANTED_DOWN:
+        return Outcome.UPDATED, f"{node.name} is left as somebody has put it meanwhile: {status.detail}"
+    return Outcome.START_FAILED, f"{node.name} was not started, it is {status.state} meanwhile: {status.detail}"
 
 
-def _read(folder: Path, name: str) -> bytes:
-    """Read a file that the node's user may have replaced by anything: a fifo, a link, an endless one."""
-    with Directory(Path(os.path.realpath(folder))) as directory, os.fdopen(directory.open(name), "rb") as file:
-        return file.read(_SIZE_LIMIT)
+def _watch(watched: "Sequence[_Watched]", look: Look, target: NodeVersion, deadline: float) -> dict[str, Result]:
+    results: dict[str, Result] = {}
+    while len(results) < len(watched) and time.monotonic() < deadline:
+        for each in watched:
+            if each.node.name not in results and (result := each.look(look, target)) is not None:
+                results[each.node.name] = result
+        time.sleep(_PAUSE_SECONDS)
+    return {each.node.name: each.unconfirmed(target) for each in watched} | results
+
+
+@dataclass(slots=True)
+class _Watched:
+    node: NodeConfig
+    answered: float | None = None
+    problem: str = "no answer yet"
+
+    def look(self, look: Look, target: NodeVersion) -> Result | None:
+        """Look once; None while nothing is certain."""
+        name, now, service = self.node.name, time.monotonic(), look(self.node)
+        if service.state in DOWN:
+            return Outcome.START_FAILED, f"{name} did not stay up: {service.detail}"
+        running = node_api.read(self.node.api, _LOOK_SECONDS)
+        if isinstance(running, Failure):
+            self.answered, self.problem = None, str(running)
+        elif running.version < target:  # the official updater may have gone on
+            self.answered, self.problem = None, f"the API says {running.version}"
+        else:
+            self.answered = now if self.answered is None else self.answered
+            if now - self.answered >= _STAYS_UP_SECONDS and service.state is ServiceState.RUNNING:
+                return Outcome.UPDATED, f"{name} runs {target}"
+        return None
+
+    def unconfirmed(self, target: NodeVersion) -> Result:
+        return Outcome.UNCONFIRMED, f"{self.node.name} was started and has not shown {target}: {self.problem}"

@@ -94,22 +94,24 @@ def check(directory: Directory, name: str, staged: str, backup: str) -> None:
         raise StepError(Outcome.FAILED, f"{where}: cannot be written: {error.strerror}") from None
 
 
-def dress_like(directory: Directory, name: str, new: int) -> None:
+def dress_like(directory: Directory, name: str, old: Inode, new: int) -> None:
     """Give the new binary what the old one has, and make it durable.
 
     Raises:
-        StepError: an attribute could not be carried over.
+        StepError: the old one is another by now, or an attribute could not be carried over.
     """
-    old = directory.open(name)
+    like = directory.open(name)
     try:
-        dress(new, like=old)
+        if _inode_of(like) != old:
+            raise StepError(Outcome.ABANDONED, f"{directory.path / name}: somebody has changed it meanwhile")
+        dress(new, like=like)
         os.fsync(new)
         directory.sync()
     except OSError as error:
         problem = f"owner, mode or attributes of {name} cannot be given to the new one: {error.strerror}"
         raise StepError(Outcome.FAILED, f"{directory.path}: {problem}") from None
     finally:
-        os.close(old)
+        os.close(like)
 
 
 def swap(directory: Directory, name: str, staged: str, backup: str, new: int) -> None:

@@ -11,6 +11,7 @@ import yaml
 ROOT = Path(__file__).parents[2]
 RULES = ROOT / "alerts/storagenode.rules.yml"
 RULES_TEST = ROOT / "alerts/storagenode.rules.test.yml"
+AHEAD_TEST = ROOT / "alerts/storagenode.ahead.test.yml"
 ALERTMANAGER = ROOT / "alerts/alertmanager.example.yml"
 DASHBOARDS = tuple(sorted((ROOT / "grafana").glob("*.json")))
 VARIABLES = {"node": ".+", "__range": "1h", "__rate_interval": "4s", "__interval": "1s"}
@@ -20,7 +21,7 @@ VARIABLES = {"node": ".+", "__range": "1h", "__rate_interval": "4s", "__interval
 def rules(**waits: str) -> str:
     """Return the rule file with another `for` for some alerts: `rules(StorageNodeDeadlocked="0s")`."""
     content = yaml.safe_load(RULES.read_text())
-    by_name = {rule["alert"]: rule for group in content["groups"] for rule in group["rules"]}
+    by_name = {rule["alert"]: rule for group in content["groups"] for rule in group["rules"] if "alert" in rule}
     for name, wait in waits.items():
         by_name[name]["for"] = wait
     return yaml.safe_dump(content)

@@ -40,6 +40,7 @@ def test_example_is_valid_once_people_are_told_by_mail(tmp_path: Path) -> None:
         (DEADLOCKED | {"node": "n1"}, "storagenode-remediate,people"),
         (BELOW_MINIMUM | {"node": "n1"}, "people"),
         (MISSING | {"node": "n1"}, "people"),
+        ({"alertname": "StorageNodeNotReached", "severity": "emergency", "node": "n1"}, "people"),
         ({"alertname": "SomethingElse"}, "people"),
         ({"alertname": "SomethingElse", "remediation": "reboot"}, "people"),
     ],
@@ -128,6 +129,18 @@ def test_a_real_alertmanager_delivers_as_the_example_says(tmp_path: Path) -> Non
             told.append(("resolved", "StorageNodeDeadlocked", "n2"))
             wait("/people", *told)
             time.sleep(1.5)  # an interval of the webhook's route more
+
+            # What gets worse is one message more about the node, and no end of anything.
+            gone = {"alertname": "StorageNodeNotReached", "node": "n4"}
+            running.post_alerts({"labels": gone | {"severity": "info"}})
+            told.append(("firing", "StorageNodeNotReached", "n4"))
+            wait("/people", *told)
+            running.post_alerts(
+                {"labels": gone | {"severity": "info"}, "endsAt": "2020-01-01T00:00:00Z"},
+                {"labels": gone | {"severity": "warning"}},
+            )
+            told.append(("firing", "StorageNodeNotReached", "n4"))
+            wait("/people", *told)
         assert sorted(seen("/alertmanager")) == asked, "people hear of the end, the webhook does not"
         assert {authorization for to, authorization, _ in received if to == "/alertmanager"} == {
             "Bearer 0123456789abcdef"

@@ -17,6 +17,8 @@ from prometheus_client.registry import Collector
 from exporter import metrics as node_metrics
 from exporter.allowed import UpdateState, Verdict, parse_document
 from exporter.status import (
+    Basis,
+    Clock,
     Failure,
     FailureReason,
     InstalledVersion,
@@ -30,6 +32,7 @@ from remediate import metrics as remediation_metrics
 from remediate.journal import Outcome
 from remediate.published import DecisionCount, NodePublished, Published, RunCount
 from tests.alerts.shipped import DASHBOARDS, ROOT, RULES, panel_queries, panels
+from tests.exporter.test_updater import UPDATER
 from tests.labs.prometheus import Prometheus
 
 __all__ = ["panel_queries"]
@@ -267,6 +270,8 @@ def _nodes() -> Iterator[Metric]:
                 allowed=document,
                 verdict=Verdict(update),
                 last_contact=NOW,
+                clock=Clock(NOW, Basis.CONTACT, NOW),
+                updater=UPDATER,
             )
         )
     return node_metrics.families(statuses)

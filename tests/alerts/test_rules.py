@@ -9,7 +9,7 @@ import pytest
 import yaml
 from prometheus_client import CollectorRegistry, Gauge, start_http_server
 
-from tests.alerts.shipped import RULES, RULES_TEST, rules
+from tests.alerts.shipped import AHEAD_TEST, RULES, RULES_TEST, rules
 from tests.labs.prometheus import Prometheus, promtool
 
 pytestmark = pytest.mark.prometheus
@@ -19,12 +19,14 @@ def test_rules_are_clean() -> None:
     promtool("check", "rules", "--lint=all", "--lint-fatal", RULES)
 
 
-def test_rules_do_what_they_promise() -> None:
-    promtool("test", "rules", RULES_TEST)
+@pytest.mark.parametrize("tests", [RULES_TEST, AHEAD_TEST])
+def test_rules_do_what_they_promise(tests: Path) -> None:
+    promtool("test", "rules", tests)
 
 
 LAST = "last_over_time(storagenode_deadlocked[10m])"
 BELOW = "last_over_time(storagenode_below_minimum[10m])"
+NEAR, NOT_REACHED = "StorageNodeNearMinimum", "StorageNodeNotReached"
 DEADLOCKED, MINIMUM, MISSING = "StorageNodeDeadlocked", "StorageNodeBelowMinimum", "StorageNodeRemediationMissing"
 
 
@@ -54,26 +56,58 @@ DEADLOCKED, MINIMUM, MISSING = "StorageNodeDeadlocked", "StorageNodeBelowMinimum
         (MISSING, "storagenode_remediation_last_failure_timestamp_seconds", "vector(0)"),
         (MISSING, '>= on (node) max by (node) (ALERTS_FOR_STATE{alertname="StorageNodeDeadlocked"})', "> 0"),
         (MISSING, "for: 30m", "for: 29m"),
+        (
+            NEAR,
+            "last_over_time(storagenode_minor_releases_above_minimum[10m])",
+            "storagenode_minor_releases_above_minimum",
+        ),
+        (NEAR, "== 0", "<= 1"),
+        (NEAR, "waiting|due", "waiting|due|current"),
+        (NEAR, "waiting|due", "waiting|due|below_minimum"),
+        (NEAR, "waiting|due", "waiting|due|unknown"),
+        (NEAR, "waiting|due", "waiting"),
+        (NEAR, "waiting|due", "due"),
+        (NEAR, 'due"}[10m]', 'due"}[4m]'),
+        (NEAR, "for: 1d", "for: 23h"),
+        (NEAR, "max without (basis)", "sum without (basis)"),
+        (NEAR, "max without (basis)", "min without (basis)"),
+        (
+            NEAR,
+            "storagenode_disqualification_timestamp_seconds[10m]",
+            "storagenode_disqualification_timestamp_seconds[4m]",
+        ),
+        (NEAR, "and on (job, instance) up == 0", ""),
+        (NEAR, "and on (job, instance) up == 0", "and on (job, instance) up == 1"),
+        (NEAR, "max[1h]", "max[30s]"),
+        (NOT_REACHED, ">= 4 *", "> 4 *"),
+        (NOT_REACHED, "< 3 *", "<= 3 *"),
+        (NOT_REACHED, " < 3 * 86400", ""),
+        (NOT_REACHED, "severity: info", "severity: warning"),
+        (NOT_REACHED, "- 18 * 86400", "- 17 * 86400"),
+        (NOT_REACHED, "severity:", "value: '{{ $value }}'\n          severity:"),
     ],
 )
 def test_promtool_test_notices_a_wrong_rule(alert: str, right: str, wrong: str, tmp_path: Path) -> None:
     before, name, rest = RULES.read_text().partition(f"- alert: {alert}\n")
-    assert right in rest.partition("- alert:")[0]
+    assert right in rest.partition("- alert:")[0], "what is recorded belongs to the alert before"
     (tmp_path / RULES.name).write_text(before + name + rest.replace(right, wrong, 1))
-    shutil.copy(RULES_TEST, tmp_path)
-    done = promtool("test", "rules", tmp_path / RULES_TEST.name, check=False)
+    tests = AHEAD_TEST if alert in (NEAR, NOT_REACHED) else RULES_TEST
+    shutil.copy(tests, tmp_path)
+    done = promtool("test", "rules", tmp_path / tests.name, check=False)
     assert done.returncode == 1
     assert "got:" in done.stdout + done.stderr, "it failed for another reason than the alerts it saw"
 
 
 def test_every_alert_has_its_words_and_its_runbook() -> None:
-    for rule in yaml.safe_load(RULES.read_text())["groups"][0]["rules"]:
+    groups = yaml.safe_load(RULES.read_text())["groups"]
+    for rule in (rule for group in groups for rule in group["rules"] if "alert" in rule):
         assert rule["alert"].startswith("StorageNode")
         assert set(rule["annotations"]) == {"summary", "description", "runbook_url"}
         assert re.fullmatch(r"[A-Z][^{]+\.", rule["annotations"]["summary"]), (
             "a summary heads a group: nothing of one node"
         )
-        assert rule["labels"]["severity"] in {"critical", "warning"}
+        severities = {"critical", "warning"} | ({"info", "emergency"} if rule["alert"] == NOT_REACHED else set())
+        assert rule["labels"]["severity"] in severities
         assert not any("{{" in value for value in rule["labels"].values())
         assert rule["annotations"]["runbook_url"].endswith(f"/alerts/runbooks/{rule['alert']}.md")
         assert (RULES.parent / "runbooks" / f"{rule['alert']}.md").is_file()

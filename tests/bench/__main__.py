@@ -7,7 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.bench import scrape
+from tests.bench import scrape, webhook
 from tests.bench.rest import at_rest
 from tests.labs import Unavailable
 from tests.labs.upstream import DEFECTIVE, FIXED, programs, storagenode_zip
@@ -19,6 +19,7 @@ def main() -> int:
         for program in ("storagenode-exporter", "storagenode-remediate"):
             print(f"{program} serve, at rest: {at_rest(Path(folder), program):.1f} MiB resident", flush=True)
     scrape.main()
+    webhook.main()
     if os.geteuid() != 0 or shutil.which("unshare") is None:
         print("no comparison with upstream's updater: it runs only in a network of its own, which needs root")
         return 0

@@ -3,6 +3,7 @@
 import ctypes
 import os
 import select
+import statistics
 import struct
 import subprocess
 import threading
@@ -80,5 +81,25 @@ def finish(argv: Sequence[str | Path], env: Mapping[str, str] | None = None) -> 
 
 def resident_mib(pid: int) -> float:
     """Say how much memory of a process is resident now, in MiB."""
+    return _status(pid, "VmRSS") / 1024
+
+
+def peak_mib(pid: int) -> float:
+    """Say how much memory of a process was resident at most, in MiB."""
+    return _status(pid, "VmHWM") / 1024
+
+
+def threads(pid: int) -> int:
+    """Say how many threads a process has now."""
+    return _status(pid, "Threads")
+
+
+def p50_p99(seconds: Sequence[float]) -> str:
+    """Say the median and the 99th percentile, in ms."""
+    worst = statistics.quantiles(seconds, n=100, method="inclusive")[-1]
+    return f"p50 {statistics.median(seconds) * 1000:.1f} ms, p99 {worst * 1000:.1f} ms"
+
+
+def _status(pid: int, key: str) -> int:
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS:")) / 1024
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{key}:"))

@@ -9,7 +9,6 @@ import http.client
 import os
 import shutil
 import socket
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -21,6 +20,7 @@ from pathlib import Path
 
 import yaml
 
+from tests.bench.measure import p50_p99, peak_mib, resident_mib, threads
 from tests.labs import Unavailable
 from tests.labs.network import HOST
 from tests.labs.systemd import Container
@@ -58,7 +58,7 @@ def main() -> None:
             with _healthy(folder / f"healthy-{count}", binary, count) as nodes:
                 _print(f"healthy, {count}", _scrape(folder, versions.url, nodes, _SCRAPES))
                 calls = [_timed(_call, str(nodes[0]["api"])) for _ in range(_SCRAPES)]
-                print(f"    beside it, one bare call of the node API: {_p50_p99(calls)}")
+                print(f"    beside it, one bare call of the node API: {p50_p99(calls)}")
             with _hanging() as address:
                 down = [_node(f"n{number}", binary, folder / "none", address) for number in range(count)]
                 _print(f"hanging, {count}", _scrape(folder, versions.url, down, _SCRAPES_HANGING))
@@ -91,7 +91,7 @@ def _pattern(folder: Path, binary: Path) -> None:
         hanging = [_timed(_usual, address) * _SCALE for _ in range(3)]
     print(f"the usual way, one node, no versions but the running one (times down scaled 1:{_SCALE} and back)")
     for name, seconds in {"healthy": healthy, "stopped": stopped, "hanging": hanging}.items():
-        print(f"  {name}: {_p50_p99(seconds)}")
+        print(f"  {name}: {p50_p99(seconds)}")
 
 
 def _usual(address: str) -> None:
@@ -151,9 +151,7 @@ def _scrape(
                 time.sleep(0.05)
         _get(address, "/metrics", 10)
         seconds = [_timed(lambda at: _get(at, "/metrics", 10), address) for _ in range(scrapes)]
-        status = dict(line.split(":", 1) for line in Path(f"/proc/{process.pid}/status").read_text().splitlines())
-        now, most = (int(status[name].split()[0]) / 1024 for name in ("VmRSS", "VmHWM"))
-        return Scraped(seconds, now, most, int(status["Threads"]))
+        return Scraped(seconds, resident_mib(process.pid), peak_mib(process.pid), threads(process.pid))
     finally:
         process.terminate()
         process.wait()
@@ -185,14 +183,9 @@ def _node(name: str, binary: Path, config_dir: Path, api: str) -> dict[str, obje
     return {"name": name, "service": "process", "binary": str(binary), "config_dir": str(config_dir), "api": api}
 
 
-def _p50_p99(seconds: Sequence[float]) -> str:
-    worst = statistics.quantiles(seconds, n=100, method="inclusive")[-1]
-    return f"p50 {statistics.median(seconds) * 1000:.1f} ms, p99 {worst * 1000:.1f} ms"
-
-
 def _print(name: str, scraped: Scraped) -> None:
     memory = f"{scraped.resident_mib:.0f} MiB (at most {scraped.peak_mib:.0f})"
-    print(f"  {name}: {_p50_p99(scraped.seconds)}; {memory}, {scraped.threads} threads", flush=True)
+    print(f"  {name}: {p50_p99(scraped.seconds)}; {memory}, {scraped.threads} threads", flush=True)
 
 
 if __name__ == "__main__":

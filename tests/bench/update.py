@@ -90,7 +90,8 @@ class _Bench:
         options = [f"--config.file={self._config}"]
         update = self._measure([program, "run", "--yes", *options, "node"])
         history = subprocess.run([program, "history", "--json", *options], check=True, capture_output=True)
-        at = {(entry["step"], entry["event"]): entry["at"] for entry in json.loads(history.stdout)[0]["journal"]}
+        (run, *_) = json.loads(history.stdout)["runs"]
+        at = {(entry["step"], entry["event"]): entry["at"] for entry in run["journal"]}
         return replace(update, probe_seconds=at["probe", "done"] - at["probe", "intent"])
 
     def theirs(self) -> Update:

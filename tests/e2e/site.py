@@ -146,7 +146,7 @@ class Node:
 
     def runs(self) -> list[dict[str, Any]]:
         """Return the runs of this node, newest first, as `history` tells them."""
-        found: list[dict[str, Any]] = json.loads(self.site.remediate("history", "--json", self.name))
+        found: list[dict[str, Any]] = json.loads(self.site.remediate("history", "--json", self.name))["runs"]
         return found
 
 
@@ -205,6 +205,7 @@ class Site:
                 "releases": self.downloads.releases,
                 "digests": self.downloads.tags,
                 "verify": "require",
+                "cool_down": "0s",
                 "webhook": {"token_file": TOKEN_FILE},
             },
             "nodes": [node.config() for node in self._nodes.values()],

@@ -165,12 +165,10 @@ def test_what_failed_for_the_networks_sake_is_tried_again_and_the_dashboard_show
         for dashboard in DASHBOARDS:
             for title, expression in panel_queries(dashboard):
                 assert loop.prometheus.query(expression), f"{dashboard.name}: {title}: {expression}"
-        (group,) = loop.prometheus.get("/api/v1/rules")["data"]["groups"]
-        assert {rule["name"]: (rule["health"], rule.get("lastError", "")) for rule in group["rules"]} == {
-            "StorageNodeDeadlocked": ("ok", ""),
-            "StorageNodeBelowMinimum": ("ok", ""),
-            "StorageNodeRemediationMissing": ("ok", ""),
-        }
+        groups = loop.prometheus.get("/api/v1/rules")["data"]["groups"]
+        evaluated = [rule for group in groups for rule in group["rules"]]
+        assert {"StorageNodeDeadlocked", "StorageNodeNotReached"} <= {rule["name"] for rule in evaluated}
+        assert [(rule["name"], rule.get("lastError")) for rule in evaluated if rule["health"] != "ok"] == []
 
 
 def accepted(loop: Loop) -> int:

@@ -127,6 +127,25 @@ def killed_once(container: Container, unit: str) -> object:
     return container.wait_state(unit, "active", "running")
 
 
+def killed_for_memory(container: Container, unit: str) -> object:
+    """Kill a unit as systemd-oomd does, which counts its kills in attributes of the unit's cgroup before.
+
+    PID 1 compares them when a process of the unit ends (systemd/systemd, src/core/cgroup.c and src/oom/oomd-util.c). A
+    kill by the kernel is told to it by `memory.events` instead, and that needs a memory controller in cgroup2, which
+    the containers of a host with cgroup1 have not; PID 1 does the same upon both.
+    """
+    cgroup = container.path("/sys/fs/cgroup" + container.show(unit, "ControlGroup")["ControlGroup"])
+    for count in ("user.oomd_ooms", "user.oomd_kill"):
+        os.setxattr(cgroup, count, b"1")
+    return signal(9)(container, unit)
+
+
+def killed_for_memory_once(container: Container, unit: str) -> object:
+    killed_for_memory(container, unit)
+    container.wait_state(unit, "activating", "auto-restart")
+    return container.wait_state(unit, "active", "running")
+
+
 LOOPING = "Restart=always\nRestartSec=30"
 CASES = (
     Case(name="never-started", what="never started", state=ServiceState.STOPPED, detail="stopped"),
@@ -354,6 +373,25 @@ CASES = (
         later=ServiceState.RUNNING,
     ),
     Case(
+        name="killed-for-memory",
+        what="killed for want of memory, and not started again",
+        state=ServiceState.CRASHED,
+        actions=(start, running, killed_for_memory),
+        expect=("failed", "failed"),
+        exit_signal=9,
+        detail="oom-kill",
+    ),
+    Case(
+        name="killed-for-memory-once",
+        what="killed once for want of memory and started again: within the first minute, to whom has not watched",
+        state=ServiceState.UNKNOWN,
+        settings="Restart=always\nRestartSec=300ms",
+        actions=(start, running, killed_for_memory_once),
+        expect=("active", "running"),
+        undecided=True,
+        later=ServiceState.RUNNING,
+    ),
+    Case(
         name="restarts-then-loop",
         what="restarted by hand three times, then exits with 1 and waits for RestartSec",
         state=ServiceState.CRASH_LOOPING,
@@ -424,7 +462,45 @@ CASES = (
     ),
     Case(
         name="notify-stopped-exits-1",
-        what="`systemctl stop` while it is starting, and it exits with 1 on SIGTERM: nothing tells this from a crash",
+        what="`systemctl stop` while it is starting, and it exits with 1 on SIGTERM; Restart=always or on-failure",
+        state=ServiceState.STOPPED,
+        script="trap 'exit 1' TERM; sleep infinity & wait",
+        settings="Type=notify\nRestart=always",
+        actions=(
+            start_in_background,
+            wait("activating", "start"),
+            lambda container, unit: time.sleep(0.3),
+            stop,
+        ),
+        expect=("failed", "failed"),
+        exit_code=1,
+        detail="on being stopped",
+    ),
+    Case(
+        name="notify-start-limit",
+        what="Type=notify, and exits with 1 while it is starting, until systemd gives up (StartLimitBurst)",
+        state=ServiceState.CRASHED,
+        script="exit 1",
+        settings="Type=notify\nRestart=on-failure\nRestartSec=100ms",
+        unit_settings="StartLimitBurst=3\nStartLimitIntervalSec=60",
+        actions=(start,),
+        expect=("failed", "failed"),
+        exit_code=1,
+    ),
+    Case(
+        name="notify-exits-1",
+        what="Type=notify, and exits with 1 while it is starting, and is not started again",
+        state=ServiceState.CRASHED,
+        script="exit 1",
+        settings="Type=notify",
+        actions=(start,),
+        expect=("failed", "failed"),
+        exit_code=1,
+    ),
+    Case(
+        name="notify-stopped-exits-1-restart-no",
+        what="`systemctl stop` while it is starting, and it exits with 1 on SIGTERM; Restart=no: nothing tells this"
+        " from a crash",
         state=ServiceState.CRASHED,
         script="trap 'exit 1' TERM; sleep infinity & wait",
         settings="Type=notify",

@@ -7,7 +7,7 @@ import pytest
 from exporter.allowed import UpdateState, Verdict
 from exporter.check import advice, exit_code, table, verdict
 from exporter.checked import as_json
-from exporter.status import NodeStatus, ServiceState, ServiceStatus
+from exporter.status import Basis, Clock, NodeStatus, ServiceState, ServiceStatus
 from exporter.version import NodeVersion
 from exporter.watch import _tell
 from tests import schemas
@@ -124,7 +124,8 @@ def test_the_schema_is_that_of_what_is_printed() -> None:
 def test_watching_is_silent_while_only_the_last_contact_changes(capsys: pytest.CaptureFixture[str]) -> None:
     seen = _tell([RUNNING, DOWN], {}, as_json=True)
     assert [json.loads(line)["node"] for line in capsys.readouterr().out.splitlines()] == ["up", "down"]
-    seen = _tell([replace(RUNNING, last_contact=1_795_000_009.0), DOWN], seen, as_json=True)
+    later = Clock(1_795_000_009.0, Basis.CONTACT, 1_795_000_010.0)
+    seen = _tell([replace(RUNNING, last_contact=later.since, clock=later), DOWN], seen, as_json=True)
     assert capsys.readouterr().out == ""
     _tell([RUNNING, in_state(ServiceState.CRASHED)], seen, as_json=True)
     (line,) = capsys.readouterr().out.splitlines()

@@ -51,6 +51,22 @@ def config(tmp_path: Path, allowed: VersionServer) -> Path:
     return path
 
 
+def test_the_configuration_is_checked_and_nothing_served(config: Path, tmp_path: Path) -> None:
+    done = run("serve", "--config.check", "--config.file", config)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{config}: can be used; nodes: old, new\n", "")
+    content = json.loads(config.read_text())
+    for wrong, said in (
+        ({"version": 7}, "version: Input should be 1, found '7'"),
+        ({"web": {"token_file": str(tmp_path / "nowhere")}}, f"{tmp_path / 'nowhere'}"),
+        ({"refresh": 5, "nodez": []}, "nodez: unknown key"),
+    ):
+        config.write_text(json.dumps(content | wrong))
+        done = run("--config.check", "--config.file", config)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert said in done.stderr
+        assert "Traceback" not in done.stderr
+
+
 def test_check_shows_the_nodes_and_what_to_do(config: Path) -> None:
     done = run("check", "--config.file", config)
     assert (done.returncode, done.stderr) == (1, "")
@@ -60,6 +76,17 @@ def test_check_shows_the_nodes_and_what_to_do(config: Path) -> None:
     assert lines[2].endswith("Do: storagenode-remediate run old")
     assert lines[3].split() == ["new", "stopped", "-", "1.104.5", "-", "1.104.5", "current"]
     assert len(lines) == 4
+
+
+def test_check_says_what_time_is_left(config: Path, tmp_path: Path) -> None:
+    kept = {"new": {"since": time.time() - 5 * 86400, "basis": "contact", "known": time.time() - 60}}
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "last-contact.json").write_text(json.dumps({"format": 1, "kept": kept}))
+    done = run("check", "--config.file", config, "new")
+    assert done.returncode == 0
+    assert re.search(
+        r"^  Not reached for 5 days \(last contact 20..-..-.. ..:.. UTC\)\. Suspended in", done.stdout, re.M
+    )
 
 
 def test_check_of_some_nodes(config: Path) -> None:
@@ -262,7 +289,7 @@ def test_a_scrape_ends_before_the_scraper_gives_up(config: Path, allowed: Versio
         process = subprocess.Popen([*PROGRAM, *options], stderr=subprocess.PIPE, text=True, cwd=REPOSITORY)
         assert process.stderr is not None
         try:
-            url = "http://" + process.stderr.readline().rpartition("address=")[2].strip()
+            url = "http://" + process.stderr.readline().partition("address=")[2].split()[0]
             for timeout, least, most in [("1", 0.4, 1), ("10", 1.9, 2.6)]:
                 began = time.monotonic()
                 text = get(f"{url}/metrics", **{"X-Prometheus-Scrape-Timeout-Seconds": timeout})

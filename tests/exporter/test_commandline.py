@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from exporter.commandline import Program, recognize
+from exporter.commandline import Command, Program, recognize
 
 
 @pytest.fixture
@@ -63,6 +63,13 @@ def test_an_updater_is_no_node(folder: Path) -> None:
 )
 def test_what_runs_no_node(folder: Path, line: str) -> None:
     assert recognize(line.replace("D/", f"{folder}/").split()) is None
+
+
+def test_a_program_may_be_given_nothing() -> None:
+    assert Command(program=Program.UPDATER, path="/bin/false", arguments=()).flag("service-name") is None
+    assert (
+        Command(program=Program.UPDATER, path="/bin/false", arguments=("--service-name",)).flag("service-name") is None
+    )
 
 
 def test_a_shells_text_is_not_looked_into(folder: Path) -> None:

@@ -26,6 +26,15 @@ def test_the_shortest_configuration(tmp_path: Path) -> None:
     assert config.node("n2") is None
 
 
+def test_an_address_is_assumed_for_one_node_at_most(tmp_path: Path) -> None:
+    nodes = ["- {name: a, service: process, binary: /b}\n", "- {name: b, service: process, binary: /b}\n"]
+    assert [node.api for node in load(write(tmp_path, f"nodes:\n{''.join(nodes)}")).nodes] == [None, None]
+    usual, other = "127.0.0.1:14002", "127.0.0.1:1"
+    for said, expected in ((usual, [None, usual]), (other, [usual, other])):
+        nodes[1] = f"- {{name: b, service: process, binary: /b, api: '{said}'}}\n"
+        assert [node.api for node in load(write(tmp_path, f"nodes:\n{''.join(nodes)}")).nodes] == expected
+
+
 def test_everything_that_can_be_said(tmp_path: Path) -> None:
     config = load(
         write(
@@ -74,6 +83,9 @@ nodes:
         ("nodes: []", "nodes: empty, expected at least one node"),
         ("nodes: 3", "nodes: .*found '3'"),
         (f"nodes:\n- {NODE}version_servr: https://x", "version_servr: unknown key"),
+        (f"version: 2\nnodes:\n- {NODE}", "version: Input should be 1, found '2'"),
+        (f"version: '1'\nnodes:\n- {NODE}", "version: Input should be 1"),
+        (f"nodes:\n- {NODE}refresh: {'9' * 40}w", "refresh: expected a shorter duration"),
         (f"nodes:\n- {NODE}  servise: x", "nodes.0.servise: unknown key"),
         (f"nodes:\n- {NODE}- {NODE}", "the name 'n1' is given to 2 nodes, expected one each"),
         ("nodes:\n- " + NODE.replace("/usr/local/bin/", "bin/"), "nodes.0.binary: expected an absolute path"),
@@ -92,6 +104,7 @@ nodes:
         ),
         ("nodes:\n- " + NODE.replace("systemd:storagenode.service", "{process: {pid: 3}}"), "pid: unknown key"),
         (f"nodes:\n- {NODE}  api: 14002", "nodes.0.api: "),
+        (f"nodes:\n- {NODE}  api: null", "nodes.0.api: expected host:port"),
         (f"nodes:\n- {NODE}  api: localhost", "nodes.0.api: expected host:port"),
         (f"nodes:\n- {NODE}  api: localhost:70000", "nodes.0.api: expected host:port"),
         (f"nodes:\n- {NODE}  api: http://localhost:1/x", "nodes.0.api: expected host:port"),

@@ -1,11 +1,11 @@
 """Fifty nodes, of which four hang, each in its own way: the others are seen whole and in time, again and again."""
 
+import gc
 import os
 import socket
-import subprocess
-import sys
 import threading
 import time
+import tracemalloc
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 import requests
-import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from exporter.config import Config
@@ -22,16 +21,19 @@ from exporter.dbus import SYSTEM_BUS
 from exporter.observe import Observer
 from exporter.services.systemd import SystemdReader
 from exporter.status import Failure, NodeStatus, RunningNode, ServiceState
+from tests.bench.measure import resident_mib
 from tests.exporter.bus import Bus, bus
 from tests.exporter.hostile import Piece, server
-from tests.exporter.test_node_api import real
-from tests.labs.network import HOST
+from tests.exporter.test_node_api import REAL, real
+from tests.serving import exporting
 from tests.simulators import build
 from tests.simulators.version_server import VersionServer
 
 pytestmark = pytest.mark.slow
 
-SCRAPES = 1000 if os.environ.get("EXHAUSTIVE") == "1" else 10
+SCRAPES, WARM = (1000, 100) if os.environ.get("EXHAUSTIVE") == "1" else (10, 10)
+MORE = {"threads": 4, "files": 8, "children": 1, "memory": 8}
+"""What may be more after all those scrapes than before."""
 COUNT = 50
 TRICKLE: list[Piece] = [b"x", 1.0]
 HANGING = {"api", "trickle", "binary", "stalls"}
@@ -62,8 +64,16 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
         served = stack.enter_context(bus(tmp_path / "bus"))
         SYSTEM_BUS.close()
         monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", served.address)
+        # So much that systemd is not asked for the rest at the start, where one call that stalls takes its time.
+        said = {
+            "config_dir": str(tmp_path),
+            "storage": str(tmp_path),
+            "identity": str(tmp_path),
+            "node_id": REAL["nodeID"],
+        }
         nodes = [
             {
+                **said,
                 "name": name,
                 "service": f"systemd:{name}.service",
                 "binary": str(hangs if name == "binary" else good),
@@ -90,13 +100,37 @@ def check(statuses: list[NodeStatus]) -> None:
         assert status.below_minimum is (None if status.node == "binary" else False)
 
 
-def held() -> tuple[int, int, int]:
-    """Count our threads, open files and children."""
-    children = 0
-    for task in Path("/proc/self/task").iterdir():
-        with suppress(FileNotFoundError):  # that thread has just ended
-            children += len((task / "children").read_text().split())
-    return threading.active_count(), len(list(Path("/proc/self/fd").iterdir())), children
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exporter:
+    """The exporter as a program, serving that host."""
+
+    pid: int
+    url: str
+
+    def scrape(self, timeout: float, query: str = "") -> dict[str, float]:
+        """Scrape as Prometheus does, and say which of the nodes are up."""
+        began = time.monotonic()
+        headers = {"X-Prometheus-Scrape-Timeout-Seconds": str(timeout)}
+        answer = requests.get(f"{self.url}/metrics{query}", headers=headers, timeout=timeout)
+        assert time.monotonic() - began < timeout
+        up = [family for family in text_string_to_metric_families(answer.text) if family.name == "storagenode_up"]
+        return {sample.labels["node"]: sample.value for sample in up[0].samples}
+
+    def held(self) -> dict[str, float]:
+        """Count its threads, open files, children, and MiB of memory."""
+        process = Path("/proc", str(self.pid))
+        tasks, children = list((process / "task").iterdir()), 0
+        for task in tasks:
+            with suppress(FileNotFoundError):  # that thread has just ended
+                children += len((task / "children").read_text().split())
+        files = len(list((process / "fd").iterdir()))
+        return {"threads": len(tasks), "files": files, "children": children, "memory": resident_mib(self.pid)}
+
+
+@pytest.fixture
+def exporter(host: Host, tmp_path: Path) -> Iterator[Exporter]:
+    with exporting(tmp_path, host.settings) as (pid, url):
+        yield Exporter(pid=pid, url=url)
 
 
 def test_what_hangs_costs_itself_again_and_again(host: Host) -> None:
@@ -111,27 +145,31 @@ def test_what_hangs_costs_itself_again_and_again(host: Host) -> None:
 def test_who_shares_an_observation_keeps_to_his_own_time(host: Host) -> None:
     observer = Observer(host.config, cache_dir=None)
     observer.observe_all(1.0)
+    slow = threading.Thread(target=observer.observe_all, args=[2.0])
+    slow.start()
+    time.sleep(0.1)
+    began = time.monotonic()
+    check(observer.observe_all(0.8))
+    assert 0.7 < time.monotonic() - began < 1.5
+    slow.join()
+
+
+def test_only_those_that_are_asked_for_are_waited_for(host: Host) -> None:
+    observer = Observer(host.config, cache_dir=None)
+    began = time.monotonic()
+    found = observer.observe_all(2.0, ["n2", "n1"])
+    assert time.monotonic() - began < 1.0
+    assert {status.node: isinstance(status.running, RunningNode) for status in found} == {"n1": True, "n2": True}
+    assert len(host.asked) == 2
     slow = threading.Thread(target=observer.observe_all, args=[1.5])
     slow.start()
     time.sleep(0.1)
     began = time.monotonic()
-    check(observer.observe_all(0.5))
-    assert 0.4 < time.monotonic() - began < 1.0
+    (found_again,) = observer.observe_all(2.0, ["n1"])
+    assert time.monotonic() - began < 1.0
+    assert isinstance(found_again.running, RunningNode)
     slow.join()
-
-
-def test_nothing_piles_up(host: Host) -> None:
-    observer = Observer(host.config, cache_dir=None)
-    observer.observe_all(0.5)
-    time.sleep(0.1)
-    before = held()
-    for _ in range(SCRAPES):
-        observer.observe_all(0.1)
-    # Those that serve us here have threads and connections too.
-    deadline = time.monotonic() + 5
-    while any(now > then + 8 for now, then in zip(held(), before, strict=True)):
-        assert time.monotonic() < deadline, (before, held())
-        time.sleep(0.05)
+    assert len(host.asked) == 2 + COUNT - 2
 
 
 def test_a_call_that_stalls_for_ever_does_not_use_up_the_bus(host: Host) -> None:
@@ -153,47 +191,55 @@ def test_a_call_that_stalls_for_ever_does_not_use_up_the_bus(host: Host) -> None
     assert 1 < host.bus.connections < 10
 
 
-@pytest.mark.e2e
-def test_the_scrapers_time_is_kept_and_simultaneous_scrapes_share_an_observation(host: Host, tmp_path: Path) -> None:
-    config = tmp_path / "keeper.yml"
-    config.write_text(yaml.safe_dump(host.settings))
-    address = f"127.0.0.1:{HOST.free_port()}"
-    program = Path(sys.executable).parent / "storagenode-exporter"
-    process = subprocess.Popen([program, "serve", f"--config.file={config}", f"--web.listen-address={address}"])
+def test_who_looks_often_does_not_fill_the_memory(host: Host) -> None:
+    reader = SystemdReader("n1.service")
+
+    def held() -> int:
+        for _ in range(100):
+            assert reader.read(5).state is ServiceState.RUNNING
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0]
+
+    tracemalloc.start()
     try:
-        deadline = time.monotonic() + 10
-        while True:
-            try:
-                requests.get(f"http://{address}/-/ready", timeout=1)
-                break
-            except requests.ConnectionError:
-                assert time.monotonic() < deadline
-                time.sleep(0.05)
-
-        def scrape(timeout: float) -> dict[str, float]:
-            began = time.monotonic()
-            headers = {"X-Prometheus-Scrape-Timeout-Seconds": str(timeout)}
-            answer = requests.get(f"http://{address}/metrics", headers=headers, timeout=timeout)
-            assert time.monotonic() - began < timeout
-            up = [family for family in text_string_to_metric_families(answer.text) if family.name == "storagenode_up"]
-            return {sample.labels["node"]: sample.value for sample in up[0].samples}
-
-        scrape(2.0)
-        status = Path(f"/proc/{process.pid}/status").read_text()
-        for _ in range(SCRAPES // 4):
-            up = scrape(0.9)
-            assert {node for node, value in up.items() if not value} == {"api", "trickle"}
-        before = len(host.asked)
-        with ThreadPoolExecutor(20) as pool:
-            list(pool.map(scrape, [3.0] * 20))
-        assert len(host.asked) - before <= 2 * (COUNT - 2)
-        time.sleep(0.3)
-        assert _threads(Path(f"/proc/{process.pid}/status").read_text()) <= _threads(status) + 4
-        assert len(list(Path(f"/proc/{process.pid}/fd").iterdir())) < 40
+        before = held()
+        assert held() - before < 10_000
     finally:
-        process.terminate()
-        process.wait()
+        tracemalloc.stop()
 
 
-def _threads(status: str) -> int:
-    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("Threads:"))
+def test_nothing_piles_up(exporter: Exporter) -> None:
+    def scrape(number: int) -> None:
+        if number % 10 == 0:
+            up = exporter.scrape(1.0)
+            assert len(up) == COUNT
+            assert {node for node, value in up.items() if not value} == {"api", "trickle"}
+        elif number % 10 == 5:
+            assert exporter.scrape(0.6, "?node=api&node=binary").keys() == {"api", "binary"}
+        else:
+            exporter.scrape(0.6)
+
+    for number in range(WARM):
+        scrape(number)
+    before = exporter.held()
+    for number in range(SCRAPES):
+        scrape(number)
+    deadline = time.monotonic() + 5
+    while any(now > before[what] + MORE[what] for what, now in exporter.held().items()):
+        assert time.monotonic() < deadline, (before, exporter.held())
+        time.sleep(0.05)
+
+
+def test_simultaneous_scrapes_share_an_observation(host: Host, exporter: Exporter) -> None:
+    exporter.scrape(2.0)
+    before = len(host.asked)
+    with ThreadPoolExecutor(20) as pool:
+        list(pool.map(exporter.scrape, [3.0] * 20))
+    assert len(host.asked) - before <= 2 * (COUNT - 2)
+
+
+def test_the_scrape_of_one_node_asks_that_one(host: Host, exporter: Exporter) -> None:
+    for node in ("n1", "n2"):
+        before = len(host.asked)
+        assert exporter.scrape(3.0, f"?node={node}") == {node: 1.0}
+        assert len(host.asked) == before + 1

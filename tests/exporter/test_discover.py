@@ -145,6 +145,17 @@ def arrange(container: Container) -> None:
         "ExecStart=/usr/bin/nice -n 5 /usr/local/bin/node-b run --config-dir=${DIR} --storage.path /srv/beta\n",
     )
     container.unit("beta.service", service("/bin/false"))
+    # Stopped; files that are for root alone say what it is given. Its updater is told all by the node's config.yaml.
+    node(container, "epsilon", 14199, **{"binary-location": "/var/lib/epsilon/storagenode"})
+    container.write("/etc/default/epsilon", "DIR=/etc/epsilon\nMORE=--storage.path '/srv/e p'\n", 0o600)
+    container.write("/etc/default/epsilon.env", "STORJ_CONSOLE_ADDRESS=:14107\nDIR=/etc/none\n", 0o600)
+    files = "EnvironmentFile=/etc/default/epsilon.*\nEnvironmentFile=/etc/default/epsilon\nEnvironmentFile=-/etc/none\n"
+    start = "/var/lib/epsilon/storagenode run --config-dir ${DIR} $MORE"
+    container.unit(
+        "epsilon.service", service(start, f"{files}Environment=DIR=/etc/nothing STORJ_STORAGE_PATH=/srv/not")
+    )
+    start = "/var/lib/alpha/storagenode-updater run --config-dir /etc/epsilon"
+    container.unit("watch-epsilon.service", service(start))
     # Two of a template, that share a binary; one runs. Each has an updater of its own.
     for number in (1, 2):
         node(container, f"sn{number}", 14102 + number, **{"sim.node-id": "nonsense"})
@@ -159,8 +170,11 @@ def arrange(container: Container) -> None:
     node(container, "gamma", 14105)
     container.write("/opt/gamma.sh", "#!/bin/sh\nexec /var/lib/gamma/storagenode run --config-dir /etc/gamma\n", 0o755)
     container.unit("gamma.service", service("/opt/gamma.sh"))
-    # What is none: a shell's text, our own programs, a container's name, a node that is masked.
+    # What is none: a shell's text, a program that a file names, our own, the name of a container, a masked node.
     container.unit("shell.service", service('/bin/sh -c "/usr/bin/storagenode run --config-dir /etc/shell"'))
+    container.write("/etc/default/named", "BIN=/var/lib/alpha/storagenode\n")
+    named = "Environment=BIN=/var/lib/beta/storagenode\nEnvironmentFile=/etc/default/named"
+    container.unit("named.service", service("/usr/bin/nice ${BIN} run --config-dir /etc/named", named))
     container.unit("worker.service", service(f"{PROGRAMS}/storagenode-remediate run --yes alpha"))
     container.unit("docker.service", service("/usr/bin/env run --name storagenode storjlabs/storagenode:latest"))
     container.systemctl("mask", "masked.service")
@@ -193,6 +207,11 @@ def test_all_that_there_is_to_see_is_found_by_root(host: Host) -> None:
     beta = written["beta"]
     assert (beta["binary"], beta["config_dir"], beta["storage"]) == ("/usr/local/bin/node-b", "/etc/beta", "/srv/beta")
     assert (beta["api"], beta["node_id"]) == ("127.0.0.1:14102", OTHER_ID)
+    epsilon = written["epsilon"]
+    assert (epsilon["config_dir"], epsilon["storage"]) == ("/etc/epsilon", "/srv/e p")
+    assert epsilon["api"] == "127.0.0.1:14107"
+    assert epsilon["updater_service"] == "systemd:watch-epsilon.service"
+    assert "# variables were not read" not in done.stdout
     for number in (1, 2):
         each = written[f"storagenode-{number}"]
         assert each["service"] == f"systemd:storagenode@{number}.service"
@@ -206,7 +225,7 @@ def test_all_that_there_is_to_see_is_found_by_root(host: Host) -> None:
     start = ["/var/lib/delta/storagenode", "run", "--config-dir", "/home/dora/node"]
     assert bare["service"] == {"process": {"start": start, "user": "dora"}}
     assert (bare["binary"], bare["api"]) == ("/var/lib/delta/storagenode", "127.0.0.1:14106")
-    assert list(nodes) == ["alpha", "beta", "storagenode-1", "storagenode-2", "gamma", "home-dora-node"]
+    assert list(nodes) == ["alpha", "beta", "epsilon", "storagenode-1", "storagenode-2", "gamma", "home-dora-node"]
     assert "127.0.0.1:1\n" not in done.stdout
     assert "version" not in done.stdout
     assert "docker" not in done.stdout
@@ -227,7 +246,10 @@ def test_anybody_else_is_told_what_could_not_be_seen(host: Host) -> None:
     assert nodes["alpha"].updater_service is not None
     assert nodes["alpha"].updater_service.unit == "watch-alpha.service"
     assert nodes["beta"].storage == Path("/srv/beta")
-    assert {"alpha", "beta", "storagenode-1", "storagenode-2"} <= set(nodes)
+    assert {"alpha", "beta", "epsilon", "storagenode-1", "storagenode-2"} <= set(nodes)
+    denied = "/etc/default/epsilon: Permission denied"
+    unread = f"variables were not read from /etc/default/epsilon.env: Permission denied; {denied}\n"
+    assert f"    service: systemd:epsilon.service  # {unread}" in done.stdout
 
 
 def test_a_node_run_by_hand_beside_its_unit_is_one_node(host: Host) -> None:
@@ -252,6 +274,7 @@ def test_what_is_printed_works_as_it_is(host: Host) -> None:
     assert {name: each["service"]["state"] for name, each in seen.items()} == {
         "alpha": "stopped",
         "beta": "running",
+        "epsilon": "stopped",
         "storagenode-1": "stopped",
         "storagenode-2": "running",
         "gamma": "running",
@@ -297,23 +320,30 @@ def test_with_no_node_it_says_what_it_looked_for(host: Host) -> None:
 
 def test_what_systemd_says_need_not_be_said_again(host: Host) -> None:
     container = host.container
-    text = (
-        "nodes:\n- {name: a, service: 'systemd:alpha.service'}\n- {name: b, service: 'systemd:storagenode@2.service'}\n"
-    )
-    container.write("/etc/short.yml", text)
+    nodes = [
+        {"name": "a", "service": "systemd:alpha.service"},
+        {"name": "b", "service": "systemd:storagenode@2.service"},
+        {"name": "c", "service": "systemd:beta.service"},
+        {"name": "d", "service": "systemd:storagenode@1.service", "updater_service": "systemd:other.service"},
+    ]
+    container.write("/etc/short.yml", yaml.safe_dump({"nodes": nodes}))
     code = (
         "import pathlib; from exporter.discover import load_or_discover as load;"
-        "[print(n.binary, n.config_dir, n.api, n.storage, n.identity)"
+        "[print(n.binary, n.config_dir, n.api, n.storage, n.identity, n.updater_service and n.updater_service.unit)"
         " for n in load(pathlib.Path('/etc/short.yml')).nodes]"
     )
     python: list[str | Path] = [PROGRAMS / "python", "-c", code]
-    assert container.run(python).stdout.splitlines() == [
-        "/var/lib/alpha/storagenode /etc/alpha 127.0.0.1:14101 /srv/alpha /etc/alpha/identity.cert",
-        "/usr/bin/storagenode /etc/sn2 127.0.0.1:14104 /etc/sn2/storage None",  # there is no identity.cert
+    seen = container.run(python).stdout.splitlines()
+    assert seen == [
+        "/var/lib/alpha/storagenode /etc/alpha 127.0.0.1:14101 /srv/alpha /etc/alpha/identity.cert watch-alpha.service",
+        "/usr/bin/storagenode /etc/sn2 127.0.0.1:14104 /etc/sn2/storage None updates2.service",  # no identity.cert
+        "/usr/local/bin/node-b /etc/beta 127.0.0.1:14102 /srv/beta None None",
+        "/usr/bin/storagenode /etc/sn1 127.0.0.1:14103 /etc/sn1/storage None other.service",
     ]
-    assert container.run([*NOBODY, *python]).stdout.splitlines() == [
-        "/var/lib/alpha/storagenode /etc/alpha 127.0.0.1:14002 None None",
-        "/usr/bin/storagenode /etc/sn2 127.0.0.1:14002 None None",
+    seen = container.run([*NOBODY, *python]).stdout.splitlines()  # several with the same API address assumed have none
+    assert seen[:2] == [
+        "/var/lib/alpha/storagenode /etc/alpha None None None watch-alpha.service",
+        "/usr/bin/storagenode /etc/sn2 None None None updates2.service",
     ]
     for name, reason in {
         "shell": "the ExecStart of shell.service is not seen to run a storagenode",

@@ -8,15 +8,15 @@ import subprocess
 import threading
 import time
 import tracemalloc
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry, Gauge, generate_latest
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse
@@ -36,8 +36,10 @@ from exporter.status import (
     Source,
 )
 from exporter.version import NodeVersion
+from exporter.web import OPEN, create_app, metrics_route
 from tests.exporter.hostile import Piece, answer, server
-from tests.labs.prometheus import program
+from tests.labs.prometheus import Prometheus, Target, program
+from tests.serving import exporting, serving
 
 UPSTREAM = Path(__file__).parents[1] / "data" / "upstream"
 API: dict[str, Any] = json.loads((UPSTREAM / "1.162.3" / "api_sno.json").read_text())
@@ -330,3 +332,81 @@ def test_a_real_prometheus_takes_the_worst_of_it(tmp_path: Path) -> None:
     with (tmp_path / "metrics").open("rb") as file:
         done = subprocess.run([program("promtool"), "check", "metrics"], stdin=file, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+NODES = ["_", "0", "A." + "-" * 62, "a..b", "__name__"]
+"""Names at the edges of what a configuration may say."""
+PRE_RELEASE = "v1.2.3-" + "a-.Z0" * 18
+LABELS = [
+    *(text for text in NASTY if text != "\ud800"),
+    "",
+    " \t",
+    "\r\n",
+    "\\n",
+    'a"b\\c\nd',
+    "\U0001f4a5",
+]
+"""What UTF-8 can say, and a label so hold."""
+
+
+@contextmanager
+def hostile_exporter(folder: Path) -> Iterator[str]:
+    """Run the exporter among sources that say the worst that it takes, or more than that."""
+    binary = folder / "storagenode"
+    said = f"\udcff\nRelease build\nVersion: {PRE_RELEASE} \nVersion: {NASTY[3]}"
+    binary.write_bytes(f"#!/bin/sh\nprintf %s '{said}'\n".encode(errors="surrogateescape"))
+    binary.chmod(0o755)
+    document = changed(DOCUMENT, ("processes", "storagenode", "suggested", "version"), f"{PRE_RELEASE}\n")
+    for text in LABELS:
+        document["processes"][text] = document["processes"]["storagenode"]
+    spoilt = {"version": f"{PRE_RELEASE}\n", "nodeID": LABELS[-2], "allowedVersion": "0.0.0"}
+    with ExitStack() as stack:
+        bodies = [json.dumps(API | spoilt).encode(), b"\xff\xfe{}", json.dumps(API | {"version": LABELS}).encode()]
+        apis = [stack.enter_context(server([answer(body)]))[0] for body in bodies]
+        versions, _ = stack.enter_context(server([answer(json.dumps(document).encode())]))
+        nodes = [
+            {"name": name, "service": "process", "binary": str(binary), "api": apis[at % len(apis)]}
+            for at, name in enumerate(NODES)
+        ]
+        settings = {"nodes": nodes, "version_server": f"http://{versions}", "state_dir": str(folder / "state")}
+        yield stack.enter_context(exporting(folder, settings))[1]
+
+
+@pytest.mark.prometheus
+def test_a_running_prometheus_is_told_what_was_said_and_stumbles_over_nothing(tmp_path: Path) -> None:
+    def collect(timeout: float | None, nodes: Collection[str]) -> CollectorRegistry:
+        """Say what no source gets into a label by itself, so that only the exposition is in between."""
+        registry = CollectorRegistry()
+        gauge = Gauge("storagenode_version_info", "x\n\\", ["node", "version"], registry=registry)
+        for text in LABELS:
+            gauge.labels(text, text).set(1)
+        return registry
+
+    with ExitStack() as stack:
+        targets: dict[str, Target] = {
+            "sources": f"{stack.enter_context(hostile_exporter(tmp_path))}/metrics",
+            "labels": f"{stack.enter_context(serving(create_app([metrics_route(collect)], OPEN)))}/metrics",
+        }
+        prometheus = stack.enter_context(Prometheus(targets))
+        assert prometheus.wait_query("count(up == 1) == 2"), prometheus.get("/api/v1/targets")
+        found = prometheus.query('storagenode_version_info{job="labels"}')
+        texts = [(each["metric"].get("node", ""), each["metric"].get("version", "")) for each in found]
+        assert sorted(texts) == sorted((text, text) for text in LABELS)
+        assert {each["metric"]["node"] for each in prometheus.query("storagenode_up")} == set(NODES)
+        found = prometheus.query('storagenode_version_info{job="sources"}')
+        versions = {(each["metric"]["node"], each["metric"]["source"], each["metric"]["version"]) for each in found}
+        as_read = PRE_RELEASE.removeprefix("v")
+        assert versions == {
+            *((node, "installed", as_read) for node in NODES),
+            *((node, "running", as_read) for node in (NODES[0], NODES[3])),
+        }
+        allowed = prometheus.query('storagenode_allowed_version_info{process="storagenode", kind="suggested"}')
+        assert [each["metric"]["version"] for each in allowed] == [as_read]
+        assert {each["metric"]["process"] for each in prometheus.query("storagenode_allowed_version_number")} == {
+            "storagenode",
+            "storagenode-updater",
+        }
+        assert {
+            (each["health"], each["lastError"]) for each in prometheus.get("/api/v1/targets")["data"]["activeTargets"]
+        } == {("up", "")}
+        assert prometheus.query("min_over_time(up[1m]) == 0") == []

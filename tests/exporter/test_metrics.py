@@ -8,6 +8,8 @@ from prometheus_client.openmetrics.exposition import generate_latest as generate
 from exporter.allowed import AllowedVersions, Process, Release, UpdateState, Verdict
 from exporter.metrics import DOCUMENT_ROWS, NODE_ROWS, families
 from exporter.status import (
+    Basis,
+    Clock,
     Failure,
     FailureReason,
     InstalledVersion,
@@ -209,7 +211,8 @@ def test_the_document_is_told_once_for_all_nodes() -> None:
 
 
 def test_a_node_has_at_most_sixty_series() -> None:
-    lines = generate_latest(registry(RUNNING)).decode().splitlines()
+    told = replace(RUNNING, clock=Clock(1_794_999_999.0, Basis.CONTACT, 1_795_000_000.0))
+    lines = generate_latest(registry(told)).decode().splitlines()
     assert len([line for line in lines if 'node="' in line]) <= 60
 
 

@@ -43,6 +43,12 @@ def test_the_answer_of_a_real_node(release: str) -> None:
     assert f"Host: {address}".encode() in requests[0]
 
 
+def test_where_no_address_is_known_nobody_is_asked() -> None:
+    found = read(None, 5)
+    assert isinstance(found, Failure)
+    assert found.reason is FailureReason.NOT_FOUND
+
+
 def test_times_have_nanoseconds() -> None:
     with server([real(lastPinged="2026-11-23T06:47:54.381159596Z", startedAt="2026-11-23T07:47:54+01:00")]) as (at, _):
         found = read(at, 5)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from exporter.commandline import Command, Program
 from exporter.identity import NodeIDError
-from exporter.nodefiles import Launch, node_id, settings, updater_interval
+from exporter.nodefiles import Launch, node_id, settings, updater_settings
 
 
 def launch(*arguments: str, **environment: str) -> Launch:
@@ -143,7 +143,19 @@ def test_an_identity_that_cannot_be_read_is_said(tmp_path: Path) -> None:
             node_id(str(tmp_path / name))
 
 
-def test_how_often_the_updater_looks(tmp_path: Path) -> None:
-    assert updater_interval(write(tmp_path, "version.check-interval: 1m0s\n")) == "1m0s"
-    assert updater_interval(launch("--version.check-interval", "2m", "--config-dir", str(tmp_path))) == "2m"
-    assert updater_interval(write(tmp_path, "")) is None
+def test_what_an_updater_is_told(tmp_path: Path) -> None:
+    directory = str(tmp_path)
+    said = updater_settings(write(tmp_path, "version.check-interval: 1m0s\nservice-name: sn1\nstorage.path: /a\n"))
+    assert said == {"config-dir": directory, "version.check-interval": "1m0s", "service-name": "sn1"}
+    arguments = ("--version.check-interval", "2m", "--config-dir", directory)
+    said = updater_settings(launch(*arguments, STORJ_BINARY_STORE_DIR="/store", STORJ_SERVICE_NAME="sn2"))
+    assert said["version.check-interval"] == "2m"
+    assert (said["service-name"], said["binary-store-dir"]) == ("sn2", "/store")
+    assert updater_settings(write(tmp_path, "")) == {"config-dir": directory}
+    assert updater_settings(launch(HOME="/h")) == {"config-dir": "/h/.local/share/storj/storagenode"}
+    assert updater_settings(Launch(command=None, user="no-such-user")) == {}
+
+
+def test_no_path_of_an_updater_can_be_more_than_a_path(tmp_path: Path) -> None:
+    said = updater_settings(write(tmp_path, 'binary-location: "/a\\0b"\nbinary-store-dir: "/a\\nb"\n'))
+    assert said == {"config-dir": str(tmp_path)}

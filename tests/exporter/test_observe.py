@@ -3,6 +3,7 @@ import pwd
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -151,6 +152,26 @@ def test_last_contact_is_remembered_over_a_restart(host: Host) -> None:
     assert host.observe().last_contact is None
 
 
+def test_the_clock_runs_while_nobody_answers(host: Host) -> None:
+    with server([real(lastPinged="2026-11-23T06:47:54Z")]) as (address, _):
+        node = host.node(api=address)
+        observer = host.observer(node)
+        first = observer.observe(node, 5).clock
+    second = observer.observe(node, 5).clock
+    assert first is not None
+    assert second is not None
+    assert (first.since, first.basis, second.since, second.basis) == (1795416474.0, "contact", 1795416474.0, "contact")
+    assert first.known < second.known
+    observer.close()
+    after = host.observe().clock
+    assert after is not None
+    assert (after.since, after.basis) == (1795416474.0, "contact")
+    (host.folder / "last-contact.json").unlink()
+    anew = host.observe().clock
+    assert anew is not None
+    assert (anew.since, anew.basis) == (anew.known, "stopped"), "a process does not say when it ended"
+
+
 def test_a_later_contact_is_on_disk_when_the_observer_is_closed(host: Host) -> None:
     answers = [real(lastPinged="2026-11-23T06:47:54Z")]
     with server(answers) as (address, _):
@@ -237,6 +258,37 @@ def test_those_who_ask_at_once_share_one_observation(host: Host) -> None:
     assert observer.observe_all(5) is not found[0]
 
 
+def test_only_those_asked_for_are_observed_and_each_is_shared_by_itself(host: Host) -> None:
+    started: list[str] = []
+    released = threading.Event()
+
+    def execute(binary: int, arguments: Sequence[str], timeout: float) -> Completed:
+        started.append(os.path.basename(os.readlink(f"/proc/self/fd/{binary}")))
+        released.wait(5)
+        return run_directly(binary, arguments, 5)
+
+    names = ["n0", "n1", "n2"]
+    nodes = [host.node(name=name, binary=build.node("1.102.3", host.folder / name)) for name in names]
+    observer = Observer(host.config(*nodes), execute=execute, cache_dir=None)
+    with ThreadPoolExecutor(3) as pool:
+        asked = []
+        for number, those in enumerate((["n1"], ["n2", "n1", "n1"], None), start=1):
+            asked.append(pool.submit(observer.observe_all, 10, those))
+            deadline = time.monotonic() + 5
+            while len(started) < number:
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+        assert started == ["n1", "n2", "n0"]
+        released.set()
+        found = [each.result() for each in asked]
+    assert [[status.node for status in statuses] for statuses in found] == [["n1"], ["n1", "n2"], names]
+    assert all(status.deadlocked for statuses in found for status in statuses)
+    assert found[0][0] == found[1][0] == found[2][1]
+    assert len(started) == 3
+    assert len(host.allowed.requests()) == 1
+    assert observer.observe_all(5, []) == []
+
+
 def test_fresh_fetches_each_time(host: Host) -> None:
     node = host.node()
     observer = host.observer(node, fresh=True)
@@ -276,13 +328,22 @@ def test_an_undecided_service_is_watched_until_it_is_decided(
         assert host.observer(node).observe(node, 5).service.undecided
         patient = host.observer(node)
         began = time.monotonic()
-        status = patient.settle(node, 5)
+        status = patient.settled(patient.observe(node, 5), 5)
         assert status.service.state is ServiceState.CRASH_LOOPING
         assert time.monotonic() - began < 10
         assert status.deadlocked is True
+        down = patient.observe(node, 5).clock
+        assert down is not None
         container.wait_state(case.unit, "active", "running")
+        # It is counted from when it was first seen, whichever of its ends was the last, and whoever looks on.
+        for observer in (patient, host.observer(node)):
+            looping = observer.observe(node, 5).clock
+            assert looping is not None
+            assert (looping.since, looping.basis) == (down.since, "stopped")
+            assert looping.known > down.known
         began = time.monotonic()
-        assert host.observer(node).settle(node, 5, patience=0.6).service.undecided
+        another = host.observer(node)
+        assert another.settled(another.observe(node, 5), 5, patience=0.6).service.undecided
         assert 0.5 < time.monotonic() - began < 2
     finally:
         case.remove(container)

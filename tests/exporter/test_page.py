@@ -91,7 +91,7 @@ def test_who_needs_a_person_most_comes_first() -> None:
     text = Parsed(page([RUNNING, DARK, DOWN, replace(RUNNING, node="z")], now=NOW, without="")).text
     places = [text.index(f" {name} ") for name in ("down", "dark", "up", "z")]
     assert places == sorted(places)
-    assert "1 below the minimum" in text and "1 down or not known" in text and "2 well" in text
+    assert "1 below the minimum" in text and "1 down, not reached or not known" in text and "2 well" in text
 
 
 def test_it_links_to_metrics_and_health(every: Parsed) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from exporter.dbus import SYSTEM_BUS
-from exporter.services.systemd import Seen, SystemdReader, UnitProperties, judge
+from exporter.services.systemd import Seen, SystemdReader, UnitProperties, judge, read_properties
 from exporter.status import ServiceState, ServiceStatus
 from tests.exporter.systemd_cases import CASES, RECORDINGS, Case, running, start
 from tests.labs.systemd import Container
@@ -302,6 +302,29 @@ def test_systemd_may_read_its_units_anew_and_the_bus_be_restarted_meanwhile(bus:
         assert reader.read(5).state is ServiceState.RUNNING
     finally:
         case.remove(bus)
+
+
+@pytest.mark.systemd
+def test_what_is_read_of_a_unit_is_of_one_moment(bus: Container) -> None:
+    case = Case(
+        name="restless",
+        state=ServiceState.CRASH_LOOPING,
+        script="sleep 0.005; exit 1",
+        settings="Restart=always\nRestartSec=5ms",
+        unit_settings="StartLimitIntervalSec=0",
+        actions=(start,),
+        expect=("active", "running"),
+    )
+    try:
+        case.arrange(bus)
+        seen = [read_properties(case.unit, 5) for _ in range(500)]
+    finally:
+        case.remove(bus)
+    assert {unit.sub_state for unit in seen} >= {"running", "auto-restart"}
+    for unit in seen:
+        alive = unit.sub_state == "running"
+        assert (unit.main_pid > 0) == alive, unit
+        assert (unit.exec_main_exit_usec < unit.exec_main_start_usec or not unit.exec_main_exit_usec) == alive, unit
 
 
 @pytest.mark.systemd

@@ -13,7 +13,7 @@ import pytest
 import requests
 from prometheus_client import CollectorRegistry
 
-from exporter import web
+from exporter import listening, web
 from exporter.access import Access, access
 from exporter.config import ConfigError, WebConfig
 from tests.exporter.certificates import Authority, Pair
@@ -248,7 +248,7 @@ def test_two_hundred_connections_that_stay_cost_nothing(site: Site, url: str) ->
 def test_who_does_not_end_the_handshake_or_sends_no_request_is_let_go(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(web, "_REQUEST_HEAD_SECONDS", 0.2)
+    monkeypatch.setattr(listening, "_REQUEST_HEAD_SECONDS", 0.2)
     context = ssl.create_default_context(cafile=site.authority.certificate)
     with site.serving() as url, ExitStack() as stack:
         clients: list[socket.socket] = [stack.enter_context(connect(url)) for _ in range(3)]

@@ -1,7 +1,8 @@
 """Run a command in a mount namespace and a cgroup of its own, over a private copy of a root file system.
 
 boot.py FOLDER ROOTFS CGROUP COMMAND...: the copy is an overlay at FOLDER/root and its changes are in memory.
-The mounts end with the command, and the command with its parent, however that ends: nothing is left to clean up.
+The mounts end with the command, and the command with us and our parent, however that ends: nothing is left to clean up.
+A command that ends with 133, as systemd-nspawn does when its container reboots, is run again.
 """
 
 import ctypes
@@ -13,6 +14,7 @@ from pathlib import Path
 
 CLONE_NEWNS = 0x20000
 PR_SET_PDEATHSIG = 1
+REBOOT = 133
 
 
 def mount(*args: str) -> None:
@@ -22,9 +24,15 @@ def mount(*args: str) -> None:
         sys.exit(failed)
 
 
+def end_with_parent() -> int:
+    """Have the kernel end us when our parent ends."""
+    ended: int = libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    return ended
+
+
 folder, rootfs, cgroup, *command = sys.argv[1:]
 libc = ctypes.CDLL(None, use_errno=True)
-if libc.unshare(CLONE_NEWNS) != 0 or libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM) != 0:
+if libc.unshare(CLONE_NEWNS) != 0 or end_with_parent() != 0:
     sys.exit(f"no mount namespace: {os.strerror(ctypes.get_errno())}")
 Path(cgroup, "cgroup.procs").write_text(str(os.getpid()))
 mount("--make-rprivate", "/")
@@ -39,4 +47,6 @@ mount(
     "changes",
     f"{folder}/root",
 )
-os.execvp(command[0], command)
+while (status := subprocess.run(command, preexec_fn=end_with_parent, check=False).returncode) == REBOOT:
+    pass
+sys.exit(status)

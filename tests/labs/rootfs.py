@@ -12,6 +12,7 @@ from configparser import ConfigParser
 from functools import cache as once
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from tests.labs import Unavailable, cached, command, install, require_root, say, temporary_folder
 
@@ -69,22 +70,44 @@ def base() -> Path:
 @once
 def with_dependencies() -> Path:
     """Return `base` with a venv in /opt/storagenode-keeper that has what the project depends on."""
-    needs: list[str] = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["dependencies"]
+    needs: list[str] = _project()["project"]["dependencies"]
     root = base()
-    python = site_packages(root).parent.name
 
     def build(folder: Path) -> None:
         say("fetching the project's dependencies for the containers (once)")
         command(["cp", "--archive", "--reflink=auto", f"{root}/.", folder])
-        # The container's Python need not be ours, and it has no network.
-        wheels = [f"--platform=manylinux_2_{minor}_{platform.machine()}" for minor in (17, 28, 34)]
-        wheels += ["--only-binary=:all:", f"--python-version={python.removeprefix('python')}", "--no-compile"]
-        command([*_pip(), "install", "-q", f"--target={folder / site_packages(root)}", *wheels, *needs])
+        target = f"--target={folder / site_packages(root)}"
+        command([*_pip(), "install", "-q", target, "--no-compile", *_wheels_for(root), *needs])
         command(["chroot", folder, "python3", "-m", "venv", "--without-pip", VENV])
         command(["chroot", folder, "python3", "-m", "compileall", "-q", VENV])
 
     stamp = hashlib.sha256(" ".join(needs).encode()).hexdigest()[:8]
     return cached(f"rootfs/{root.name}-{stamp}", build)
+
+
+@once
+def wheelhouse() -> Path:
+    """Return a folder with the wheels that `pip install .` needs in a container: dependencies, and what builds ours."""
+    needs: list[str] = [*_project()["project"]["dependencies"], *_project()["build-system"]["requires"]]
+    root = base()
+
+    def build(folder: Path) -> None:
+        say("fetching what `pip install` needs in the containers (once)")
+        command([*_pip(), "download", "-q", f"--dest={folder}", *_wheels_for(root), *needs])
+
+    stamp = hashlib.sha256(" ".join(needs).encode()).hexdigest()[:8]
+    return cached(f"wheelhouse/{root.name}-{stamp}", build)
+
+
+def _project() -> dict[str, Any]:
+    return tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
+
+
+def _wheels_for(root: Path) -> list[str]:
+    """Ask pip for wheels: the container's Python need not be ours, and it has no network."""
+    python = site_packages(root).parent.name.removeprefix("python")
+    wheels = [f"--platform=manylinux_2_{minor}_{platform.machine()}" for minor in (17, 28, 34)]
+    return [*wheels, "--only-binary=:all:", f"--python-version={python}"]
 
 
 def site_packages(root: Path) -> Path:

@@ -71,10 +71,26 @@ class Container:
                 output.seek(0)
                 said = output.read().decode(errors="replace")[-1000:]
                 raise Unavailable(f"systemd does not boot in a container: {error}: {said}") from error
+        self._enter_new()
+        return self
+
+    def _enter_new(self) -> None:
         self.root = Path(f"/proc/{self.leader}/root")
         self.bus_address = f"unix:path={self.root}/run/dbus/system_bus_socket"
         self.network = Network(self.leader)
-        return self
+
+    def reboot(self, *, politely: bool = True) -> None:
+        """Boot anew, as `systemctl reboot` does it or as a power cut would; it has a new network then."""
+        before = self.leader
+        self.network.close()
+        self.run(["systemctl", "reboot", *([] if politely else ["--force", "--force"])], check=False)
+        deadline = time.monotonic() + 30
+        while self._leader() in (None, before):
+            if time.monotonic() > deadline or self._process.poll() is not None:
+                raise TimeoutError("it does not boot again")
+            time.sleep(0.01)
+        self._wait_booted()
+        self._enter_new()
 
     def _wait_booted(self, timeout: float = 60) -> None:
         deadline = time.monotonic() + timeout
@@ -82,17 +98,22 @@ class Container:
         while state != "running":
             if time.monotonic() > deadline or self._process.poll() is not None or state == "degraded":
                 raise TimeoutError(f"its state is {state}")
-            if leader := child(self._process.pid):
+            if leader := self._leader():
                 self.leader = leader
                 # Exits not zero while it boots, and says so.
                 state = self.run(["systemctl", "is-system-running"], check=False).stdout.strip() or state
             time.sleep(0.01)
 
+    def _leader(self) -> int | None:
+        """Return PID 1 of the container, if it is there by now."""
+        nspawn = child(self._process.pid)
+        return child(nspawn) if nspawn else None
+
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         if hasattr(self, "network"):
             self.network.close()
         for number in (_HALT, signal.SIGKILL):
-            if leader := child(self._process.pid):
+            if leader := self._leader():
                 os.kill(leader, number)
                 with suppress(subprocess.TimeoutExpired):
                     self._process.wait(self.halt_timeout)
@@ -162,6 +183,8 @@ class Container:
         """Write a file of the container, its folders included."""
         target = self.path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
+        if target.is_symlink():
+            target.unlink()  # it leads to a file of the host: a masked unit to its /dev/null
         target.write_bytes(content.encode() if isinstance(content, str) else content)
         target.chmod(mode)
 

@@ -180,10 +180,12 @@ def serve_versions(
     seed: str = "ab" * 32,
     cursor: int = 100,
     address: str = VERSION_SERVER,
+    updater: str | None = None,
 ) -> None:
     """Run the real version server in a container, at `address`, as versioncontrol.service; again to change it.
 
-    It allows every version of the updater, so that this does not update itself.
+    It allows every version of the updater, and the rollout of the one that it suggests, if it does, reaches nobody: so
+    it does not update itself.
     """
     container.put(programs(FIXED)["versioncontrol"], "/usr/local/bin/versioncontrol")
     listen = address.removeprefix("http://")
@@ -202,6 +204,15 @@ def serve_versions(
         "binary.storagenode.rollout.seed": seed,
         "binary.storagenode.rollout.cursor": cursor,
     }
+    if updater is not None:
+        settings |= {
+            "binary.storagenode-updater.minimum.version": "v0.0.1",
+            "binary.storagenode-updater.suggested.version": updater,
+            "binary.storagenode-updater.suggested.url": url.replace("storagenode_", "storagenode-updater_"),
+            "binary.storagenode-updater.rollout.seed": seed,
+            "binary.storagenode-updater.rollout.cursor": 0,
+            "binary.storagenode-updater.rollout.previous-cursor": 0,
+        }
     options = " ".join(f"--{key}={value}" for key, value in settings.items())
     service = f"[Service]\nExecStart=/usr/local/bin/versioncontrol run {options}\nRuntimeDirectory=versioncontrol\n"
     container.unit("versioncontrol.service", service, enable=False)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import socket
 import time
@@ -23,7 +24,7 @@ from remediate.decision import Request, Trigger
 from remediate.journal import Run
 from remediate.report import Report
 from remediate.rules import rules
-from remediate.steps import fetch, start, verify
+from remediate.steps import exchange, start, verify
 from tests.simulators import build
 from tests.simulators.download_host import DownloadHost
 from tests.simulators.node import configure
@@ -57,6 +58,7 @@ class Stage:
         self.config_file = self.root / "keeper.yml"
         self.status_file = self.root / "status.json"
         self.state_dir = self.root / "state"
+        self.exporter_dir = self.root / "exporter"
         self.add("alpha")
 
     def install(self, program: Path) -> None:
@@ -79,9 +81,10 @@ class Stage:
     def write(self) -> Path:
         """Write the configuration file."""
         where = {"spool": self.spool, "state_dir": self.state_dir, "status_file": self.status_file}
-        remediation = {"releases": self.host.releases, "digests": self.host.tags}
+        remediation = {"releases": self.host.releases, "digests": self.host.tags, "cool_down": "0s"}
         remediation |= {key: str(path) for key, path in where.items()} | self.rules
         content = {"nodes": self.nodes, "version_server": self.versions.url, "remediation": remediation}
+        content |= {"state_dir": str(self.exporter_dir)}
         self.config_file.write_text(yaml.safe_dump(content))
         return self.config_file
 
@@ -200,9 +203,17 @@ def stage(servers: Servers, archived: Path, tmp_path: Path, monkeypatch: pytest.
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Waits that are long for a person's sake, cut short."""
-    monkeypatch.setattr(fetch, "_STALL_SECONDS", 0.5)
+    monkeypatch.setattr(exchange, "_STALL_SECONDS", 0.5)
     monkeypatch.setattr(verify, "_TIMEOUT", 0.5)
     monkeypatch.setattr(start, "_STAYS_UP_SECONDS", 0.2)
+
+
+def peak() -> int:
+    """Say how many bytes of memory this process has held at once since it was asked this last."""
+    most = re.search(r"^VmHWM:\s+(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE)
+    Path("/proc/self/clear_refs").write_text("5")
+    assert most is not None
+    return int(most[1]) << 10
 
 
 def free_port() -> int:

@@ -16,6 +16,7 @@ import pytest
 from remediate.journal import Outcome
 from tests.remediate.conftest import NEW, OLD, Stage, as_json
 from tests.remediate.test_files import mounted
+from tests.remediate.test_invariants import program as killed
 from tests.remediate.test_plan import ORDER
 from tests.simulators import build
 
@@ -73,8 +74,7 @@ def test_1_failed(stage: Stage) -> None:
         (["run", "--yes", "--to", "1.2.3.4", "alpha"], "not a version"),
         (["run", "--yes", "--sha256", "xyz", "alpha"], "'xyz' is no sha256, expected 64 hex digits"),
         (["run", "--yes", "--sha256", "0" * 63 + "ß", "alpha"], "is no sha256"),
-        (["run", "--yes", "--sha256", "0" * 64, "alpha"], "--artifact and --sha256 go together"),
-        (["run", "--yes", "--artifact", "/dev/null", "alpha"], "--artifact and --sha256 go together"),
+        (["run", "--yes", "--artifact", "/dev/null", "alpha"], "--artifact needs --sha256"),
         (["run", "--yes", "--artifact", "/nowhere.zip", "--sha256", "0" * 64, "alpha"], "does not exist"),
         (["run", "--yes", "--start", "sometimes", "alpha"], "'sometimes'"),
         (["run", "--log.level", "loud", "--yes", "alpha"], "'loud'"),
@@ -100,6 +100,10 @@ def test_2_usage(stage: Stage, arguments: list[str], said: str) -> None:
         ({"releases": "http://github.com/x"}, "remediation: releases: expected https"),
         ({"digests": "ftp://x"}, "remediation: digests: expected https"),
         ({"download_timeout": 30}, "remediation: download_timeout: expected a duration"),
+        ({"sha256sums": "https://x/sha256sums"}, "remediation: sha256sums: expected {version} in it"),
+        ({"sha256sums": "http://x/{version}"}, "remediation: sha256sums: expected https"),
+        ({"sha256sums": "https://x/{version}?x"}, "remediation: sha256sums: expected an address such as"),
+        ({"sha256sums": "https://x/{version}", "verify": "tls"}, "remediation: found sha256sums and `verify: tls`"),
         ({"spool": "relative"}, "remediation: spool: expected an absolute path"),
         ({"state_dir": "/a/../b"}, "remediation: state_dir: expected an absolute path"),
         ({"probe_user": "no-such-user"}, "remediation.probe_user: there is no user 'no-such-user'"),
@@ -151,7 +155,13 @@ def test_2_a_state_directory_that_cannot_be_used(stage: Stage, obstacle: str) ->
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount")
-def test_1_a_state_directory_that_fills_up_while_we_work(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("when", "size", "ends"), [("check", "256k", (1, "undone")), ("read_back", "24m", (0, "updated"))]
+)
+def test_4_a_state_directory_that_fills_up_while_we_work(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, when: str, size: str, ends: tuple[int, str]
+) -> None:
+    """It is not known to be as it was: after the swap it is not."""
     filler = stage.state_dir / "filler"
 
     def fill_up(*_: object) -> None:
@@ -162,18 +172,21 @@ def test_1_a_state_directory_that_fills_up_while_we_work(stage: Stage, monkeypat
         os.close(fd)
 
     stage.state_dir.mkdir()
-    with mounted(stage.state_dir, "-t", "tmpfs", "-o", "size=256k"):
+    with mounted(stage.state_dir, "-t", "tmpfs", "-o", f"size={size}"):
         with monkeypatch.context() as patch:
-            patch.setattr("remediate.steps.swap.check", fill_up)
+            patch.setattr(f"remediate.steps.swap.{when}", fill_up)
             result = stage.cli("run", "--yes", "alpha")
-        assert result.exit_code == 1, result.output
+        assert result.exit_code == 4, result.output
         said = result.stderr.splitlines()[-1]
         assert re.match(r"error: remediation.state_dir: .* cannot be used any more: .*(full|disk)", said)
-        stage.assert_untouched()
         filler.unlink()
         recovered = stage.cli("recover")
-        assert (recovered.exit_code, "undone" in recovered.stdout) == (1, True)
+        assert (recovered.exit_code, recovered.stdout.split()[1].rstrip(",:")) == ends
         assert stage.cli("recover").stdout == "nothing to recover\n"
+    if ends[0]:
+        stage.assert_untouched()
+    else:
+        stage.assert_updated()
 
 
 def test_3_refused(stage: Stage) -> None:
@@ -240,9 +253,9 @@ def test_json_is_all_there_is_on_standard_output(stage: Stage) -> None:
     assert (run["installed"], run["target"], run["outcome"], run["trigger"]) == (OLD, NEW, "updated", "person")
     assert run["starts"] == {"alpha": {"start": False, "reason": "asked_to_stop"}}
     assert run["started"] < run["finished"]
-    (listed,) = as_json(stage.cli("history", "--json"))
-    assert listed == run
-    assert as_json(stage.cli("history", "--json", "beta")) == []
+    (listed,) = as_json(stage.cli("history", "--json"))["runs"]
+    assert listed == run == as_json(stage.cli("history", "--json", "--run", str(run["id"])))
+    assert as_json(stage.cli("history", "--json", "beta")) == {"runs": [], "decisions": []}
     assert as_json(stage.cli("recover", "--json")) is None
     assert as_json(stage.cli("work", "--json")) == []
     (skipped,) = as_json(stage.cli("run", "--yes", "--json", "alpha"))
@@ -318,6 +331,83 @@ def test_logs_name_node_state_versions_and_reason_at_each_step(stage: Stage) -> 
         assert (line["node"], line["service_state"], line["reason"]) == ("alpha", "stopped", "below_minimum")
         assert (line["installed"], line["target"]) == (OLD, NEW)
     assert lines[-1]["outcome"] == Outcome.UPDATED
+
+
+def test_the_log_of_one_run_by_alert_tells_the_story(stage: Stage) -> None:
+    """What happened stands at the beginning of each line, and what is the same in all of them at its end."""
+    (stage.spool / "alpha").touch()
+    lines = in_a_pipe(stage, "work").stderr.splitlines()
+    told = [re.sub(r"^time=\S+ level=info message=", "", line) for line in lines]
+    assert re.match(f"decision node=alpha .*reason=below_minimum target={NEW}", told[0])
+    for step, line in zip(ORDER, told[1:-1], strict=True):
+        assert re.match(rf'step step={step} does="?{step if step not in ("start", "dress") else ""}', line), line
+        assert line.endswith(
+            f"run=1 node=alpha service_state=stopped reason=below_minimum installed={OLD} target={NEW}"
+            " logger=remediate.apply"
+        )
+    assert told[-1].startswith('"run ended" outcome=updated detail="alpha is left stopped (asked_to_stop)" run=1')
+
+
+def test_the_log_of_a_failure_says_what_failed(stage: Stage) -> None:
+    stage.host.set(behaviour="status:503")
+    (stage.spool / "alpha").touch()
+    lines = in_a_pipe(stage, "work", "--log.level", "error").stderr.splitlines()
+    told = [re.sub(r"^time=\S+ level=error message=", "", line) for line in lines]
+    assert len(told) == 2
+    assert re.match(r'"step failed" step=fetch detail="\S+: answered 503, expected 200" ', told[0])
+    assert told[1].startswith('"run ended" outcome=later detail=')
+
+
+def test_history_of_nodes_of_one_binary(stage: Stage) -> None:
+    stage.add("beta")
+    stage.add("gamma", binary=str(stage.root / "elsewhere"))
+    (stage.spool / "alpha").touch()
+    stage.cli("work")
+    for node, count in (("alpha", 1), ("beta", 1), ("gamma", 0)):
+        found = as_json(stage.cli("history", node, "--json"))
+        assert len(found["runs"]) == count, node
+    assert stage.cli("history", "gamma").stdout == "no runs yet\n"
+    assert stage.cli("history", "--limit", "1").stdout.splitlines()[1].startswith("1 ")
+
+
+def test_one_run_in_full(stage: Stage) -> None:
+    (stage.spool / "alpha").touch()
+    stage.cli("work")
+    told = stage.cli("history", "--run", "1").stdout
+    steps = re.findall(r"Z  (\w+) +(intent|done)", told)
+    assert steps == [(step, event) for step in ORDER for event in ("intent", "done")]
+    assert "vouched_by=" in told
+    unknown = stage.cli("history", "--run", "7")
+    assert (unknown.exit_code, unknown.stderr) == (3, "error: there is no run 7\n")
+
+
+def test_a_run_that_is_not_finished_is_told_so(stage: Stage) -> None:
+    killed(stage, "run", "--yes", "alpha", kill_at=20)
+    assert "not finished" in stage.cli("history").stdout
+    assert stage.cli("history", "--run", "1").stdout.endswith("  not finished: something is still held\n")
+    assert as_json(stage.cli("history", "--json"))["runs"][0]["finished"] is None
+
+
+@pytest.mark.parametrize("command", [["serve"], ["work"], ["watch"]])
+def test_the_configuration_is_checked_and_nothing_done(stage: Stage, command: list[str]) -> None:
+    (stage.spool / "alpha").touch()
+    stage.add("beta")
+    fine = stage.cli(*command, "--config.check")
+    assert (fine.exit_code, fine.stdout) == (0, f"{stage.config_file}: can be used; nodes: alpha, beta\n")
+    assert not stage.state_dir.exists()
+    stage.assert_untouched()
+    wrong = {"cool_down": 3, "windows": [{"start": "25:00"}], "never_install": ["x"], "webhook": {"token": "/t"}}
+    stage.rules |= wrong
+    refused = stage.cli(*command, "--config.check")
+    assert (refused.exit_code, refused.stdout) == (2, "")
+    assert len(refused.stderr.splitlines()) >= 5
+    for key in ("cool_down", "windows.0.start", "windows.0.end", "never_install", "webhook.token"):
+        assert f"{stage.config_file}: remediation: {key}" in refused.stderr
+    for key in wrong:
+        del stage.rules[key]
+    stage.rules["webhook"] = {"token_file": "/nowhere/token"}
+    refused = stage.cli(*command, "--config.check")
+    assert (refused.exit_code, "/nowhere/token" in refused.stderr) == (2, True)
 
 
 def test_help_and_version_need_no_configuration() -> None:

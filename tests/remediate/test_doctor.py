@@ -15,62 +15,34 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from exporter.allowed import AllowedVersions, Process, Release
 from exporter.status import Failure, FailureReason, InstalledVersion, ServiceState, ServiceStatus
 from exporter.version import NodeVersion
 from remediate import surroundings
 from remediate.cli import main
 from remediate.diagnosis import Severity
-from remediate.doctor import _seconds
 from remediate.files import Directory
-from remediate.findings import (
-    HostFacts,
-    Leftover,
-    NodeFacts,
-    Rejected,
-    Unfinished,
-    UpdaterFacts,
-    WorkerUnits,
-    diagnose,
-)
+from remediate.findings import HostFacts, NodeFacts, Unfinished, WorkerUnits, diagnose
+from remediate.history import History, Pause
 from remediate.rules import Rules
 from remediate.steps.swap import Obstacle, obstacles
 from tests import schemas
 from tests.e2e.site import NEW, OLD, PATH, USER, WORKER, Site, wait
 from tests.exporter.hostile import answer, server
 from tests.exporter.test_metrics import DOWN
+from tests.exporter.test_updater import LEFT, MINIMUM, REJECTED, STATUS, UNKNOWN, UPDATER
+from tests.exporter.test_updater import OLD as OLD_VERSION
 from tests.labs.rootfs import VENV
 from tests.labs.systemd import Container
-from tests.remediate.conftest import Stage, as_json
+from tests.remediate.conftest import Stage, as_json, peak
 from tests.remediate.test_files import attribute, mounted, root_only
 from tests.simulators import build
 
-OLD_VERSION, MINIMUM = NodeVersion(1, 102, 3), NodeVersion(1, 104, 5)
-ALLOWED = AllowedVersions(
-    processes={
-        "storagenode": Process(
-            minimum=Release(version=MINIMUM, url=""),
-            suggested=Release(version=NodeVersion(1, 105, 2), url=""),
-            seed=bytes(32),
-            cursor=bytes(32),
-        )
-    },
-    fetched=0,
-)
-STATUS = replace(
-    DOWN, node="n", allowed=ALLOWED, installed=InstalledVersion(version=OLD_VERSION, release=True, device=1, inode=2)
-)
 FOLDER = Path("/opt/node")
 UNITS = WorkerUnits(
     installed=True, enabled="enabled", active="active", protect_system="full", read_write=("/usr/local",)
 )
 HOST = HostFacts(version_server="https://v.test", worker=UNITS, worker_last_seen=1.0, clock_ahead_seconds=-60)
-UPDATER = UpdaterFacts(
-    unit="u.service", state=ServiceState.RUNNING, detail="", interval_seconds=3600, version=NodeVersion(1, 106, 0)
-)
-NODE = NodeFacts(status=STATUS, folder=FOLDER, own_version_server="https://v.test", restart="always", updater=UPDATER)
-LEFT = Leftover(path=FOLDER / "storagenode.1.104.5", version=MINIMUM, age_seconds=601)
-REJECTED = Rejected(path=Path("/last-failed-update.storagenode.json"), version="1.104.5", failure="signal: terminated")
+NODE = NodeFacts(status=STATUS, folder=FOLDER, own_version_server="https://v.test", restart="always")
 BLOCKS, ENDANGERS, NOTE = Severity.BLOCKS, Severity.ENDANGERS, Severity.NOTE
 
 
@@ -79,11 +51,12 @@ def service(state: ServiceState, **more: Any) -> dict[str, Any]:
 
 
 def updater(**changes: Any) -> dict[str, Any]:
-    return {"updater": replace(UPDATER, **changes)}
+    return {"status": replace(STATUS, updater=replace(UPDATER, **changes))}
 
 
-def left(**changes: Any) -> dict[str, Any]:
-    return {"leftovers": (replace(LEFT, **changes),)}
+def alone(**changes: Any) -> dict[str, Any]:
+    """Give a node without an updater."""
+    return {"status": replace(STATUS, updater=None), **changes}
 
 
 def test_where_all_is_well_nothing_is_found() -> None:
@@ -99,7 +72,7 @@ def test_where_all_is_well_nothing_is_found() -> None:
         (service(ServiceState.ABSENT), BLOCKS, "service", "why"),
         (service(ServiceState.UNKNOWN), BLOCKS, "service", "unknown: why"),
         ({"restart": "no"}, ENDANGERS, "restart", "Restart=no"),
-        ({"restart": "on-failure", "updater": None}, NOTE, "restart", "Restart=on-failure"),
+        (alone(restart="on-failure"), NOTE, "restart", "Restart=on-failure"),
         (
             {"status": replace(STATUS, installed=Failure(FailureReason.TIMEOUT, "`version` hangs"))},
             BLOCKS,
@@ -110,21 +83,18 @@ def test_where_all_is_well_nothing_is_found() -> None:
         ({"obstacles": ((Obstacle.NO_ROOM, "1 byte is free"),)}, BLOCKS, "no_room", "1 byte"),
         ({"folder": Path("/usr/bin")}, BLOCKS, "sandbox", "/usr/bin"),
         ({"staged": FOLDER / ".storagenode.keeper-new"}, NOTE, "leftover", "keeper-new"),
-        (left(), ENDANGERS, "leftover", "in its way to 1.104.5"),
-        (left(version=NodeVersion(1, 103, 1)), NOTE, "leftover", "in its way to 1.103.1"),
-        (left(age_seconds=599), NOTE, "leftover", "unpacking"),
-        (left(version=None), NOTE, "leftover", "backup"),
-        (updater(state=ServiceState.STOPPED, detail="asleep"), ENDANGERS, "updater", "u.service is stopped: asleep"),
+        (alone(leftovers=(LEFT,)), ENDANGERS, "leftover", "in its way to 1.104.5"),
+        (updater(leftovers=(LEFT,)), ENDANGERS, "leftover", "in its way to 1.104.5"),
+        (updater(leftovers=(replace(LEFT, version=None),)), NOTE, "leftover", "backup"),
         (updater(rejected=REJECTED), ENDANGERS, "rejected", "never tries 1.104.5 again, since: signal: terminated"),
-        (updater(rejected=replace(REJECTED, version="1.103.1")), NOTE, "rejected", "1.103.1"),
-        (updater(interval_seconds=0), ENDANGERS, "interval", "looks once"),
-        (updater(interval_seconds=-1), ENDANGERS, "interval", "looks once"),
-        (updater(interval_seconds=3601), ENDANGERS, "interval", "only every 1.0 h"),
-        (updater(version=NodeVersion(1, 105, 4)), ENDANGERS, "updater_version", "1.105.4"),
+        (updater(log=UNKNOWN), NOTE, "updater_log", "denied: may not be seen"),
+        ({"status": replace(STATUS, updater=UNKNOWN)}, NOTE, "updater_log", "denied: may not be seen"),
         ({"own_version_server": "https://e.test"}, ENDANGERS, "version_server", "'https://e.test'"),
         ({"config_problem": "c: Permission denied"}, ENDANGERS, "config_dir", "c: Permission denied"),
         ({"storage_problem": "no marker"}, ENDANGERS, "storage", "no marker"),
-        ({"known_bad": {MINIMUM: "wrong digest"}}, BLOCKS, "known_bad", "1.104.5 failed before"),
+        ({"history": History(known_bad={MINIMUM: "wrong digest"})}, BLOCKS, "known_bad", "1.104.5 failed before"),
+        ({"history": History(failures=(1.0, 2.0, 3.0))}, BLOCKS, "circuit", "three times within a day"),
+        ({"pause": Pause("n", 1.0, None, "a new disk")}, NOTE, "paused", "a new disk"),
     ],
 )
 def test_what_is_found_of_a_node(changes: Mapping[str, Any], severity: Severity, check: str, words: str) -> None:
@@ -140,13 +110,13 @@ def test_what_is_found_of_a_node(changes: Mapping[str, Any], severity: Severity,
     "changes",
     [
         service(ServiceState.UNKNOWN, undecided=True),
-        {"known_bad": {OLD_VERSION: "older than this", NodeVersion(1, 200, 0): "nobody wants it"}},
-        {"updater": None, "own_version_server": None, "restart": None},
+        {"history": History(known_bad={OLD_VERSION: "older than this", NodeVersion(1, 200, 0): "nobody wants it"})},
+        alone(own_version_server=None, restart=None),
         {
             "status": replace(STATUS, installed=InstalledVersion(version=MINIMUM, release=True, device=1, inode=2)),
-            "known_bad": {MINIMUM: "installed since"},
+            "history": History(known_bad={MINIMUM: "installed since"}),
         },
-        updater(interval_seconds=None, version=None),
+        updater(interval_seconds=None, installed=UNKNOWN),
         {"folder": Path("/usr/local/bin")},
         {"folder": Path("/usrlocal")},
     ],
@@ -199,14 +169,6 @@ def test_without_systemd_nobody_misses_its_units() -> None:
 )
 def test_where_the_workers_unit_may_write(changes: Mapping[str, Any], folder: str, writable: bool) -> None:
     assert replace(UNITS, **changes).may_write(Path(folder)) is writable
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"),
-    [("15m0s", 900), ("1h30m", 5400), ("0", 0), ("0s", 0), ("-1s", -1), ("1.5h", 5400), ("soon", None), (None, None)],
-)
-def test_a_duration_of_go(text: str | None, seconds: float | None) -> None:
-    assert _seconds(text) == seconds
 
 
 def test_the_schema_is_that_of_what_is_printed() -> None:
@@ -313,11 +275,30 @@ def test_a_clock_is_compared_with_the_version_servers(stage: Stage, ahead: int, 
         assert abs(int(seconds) - ahead) <= 5
 
 
-def test_only_downloads_go_through_a_proxy(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_version_server_is_not_asked_through_a_proxy(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
-    assert found(stage).keys() == {(None, "releases")}
+    assert found(stage).keys() == {(None, "releases"), (None, "digests")}
+
+
+def test_whom_an_update_asks_for_a_digest(stage: Stage) -> None:
+    closed = "http://127.0.0.1:1"
+    stage.rules |= {"digests": closed, "sha256sums": f"{closed}/{{version}}"}
+    assert found(stage).keys() == {(None, "sha256sums"), (None, "digests")}
+    stage.rules["verify"] = "require"
+    assert found(stage).keys() == {(None, "sha256sums")}
+    stage.rules["sha256sums"] = stage.host.sums
+    assert found(stage) == {}, "that there is none of version 0.0.0 says nothing"
+
+
+def test_the_body_of_a_redirect_is_not_read(stage: Stage) -> None:
+    stage.host.set(digests="redirect-flood")
+    stage.rules["digests"] = f"{stage.host.tags}/v1.0.0"
+    peak()
+    before = peak()
+    assert found(stage) == {}
+    assert peak() - before < 24 << 20
 
 
 def test_an_address_that_does_not_answer_is_not_waited_for(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -467,10 +448,11 @@ def test_in_a_real_systemd(tmp_path: Path) -> None:
             ("storage", "endangers"),
             ("leftover", "endangers"),
             ("leftover", "note"),
-            ("rejected", "endangers"),
+            ("rejected", "note"),  # one of 1.105.4 does not read it
             ("updater", "endangers"),
             ("interval", "endangers"),
             ("updater_version", "endangers"),
+            ("updater_version_server", "endangers"),
         }
         assert ill.installed() == OLD
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from exporter.commandline import Program
 from remediate.executable import ExecutableError, Kind, kind
 
 
@@ -16,12 +17,12 @@ from remediate.executable import ExecutableError, Kind, kind
     ],
 )
 def test_the_asset_of_a_machine(bits: int, machine: int, asset: str) -> None:
-    assert Kind(bits=bits, little_endian=True, machine=machine).asset == asset
+    assert Kind(bits=bits, little_endian=True, machine=machine).asset(Program.STORAGENODE) == asset
 
 
 def test_a_machine_that_nothing_is_released_for() -> None:
     with pytest.raises(ExecutableError, match="no release exists for a 64-bit ELF for machine 0xf3"):
-        _ = Kind(bits=64, little_endian=True, machine=0xF3).asset
+        _ = Kind(bits=64, little_endian=True, machine=0xF3).asset(Program.STORAGENODE)
 
 
 @pytest.mark.parametrize("content", [b"", b"\x7fELF", b"#!/bin/sh\n" * 9, b"\x7fELF\x03\x01" + bytes(30), b"MZ" * 20])
@@ -39,4 +40,4 @@ def test_a_big_endian_header_is_read_as_one(tmp_path: Path) -> None:
 
 def test_our_own_kind_is_read() -> None:
     with Path("/proc/self/exe").open("rb") as file:
-        assert kind(file.fileno()).asset.startswith("storagenode_linux_")
+        assert kind(file.fileno()).asset(Program.STORAGENODE).startswith("storagenode_linux_")

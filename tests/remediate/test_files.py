@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from remediate import files
-from remediate.files import Directory, dress, replace
+from remediate.files import Directory, dress, real_path, replace
 from remediate.journal import Outcome, Run
+from remediate.steps import StepError, swap
 from tests.remediate.conftest import OLD, Stage
 from tests.simulators import build
 
@@ -262,6 +263,57 @@ def test_a_directory_is_worked_in_by_descriptor(tmp_path: Path) -> None:
     assert os.listdir(folder) == []
 
 
+def test_a_directory_that_was_reached_over_a_link_is_not_in_place(tmp_path: Path) -> None:
+    """Somebody who owns a folder above puts a link in its place between the look and the opening."""
+    for place in ("his", "roots"):
+        (tmp_path / place / "bin").mkdir(parents=True)
+    with Directory(tmp_path / "his/bin") as directory:
+        assert directory.in_place()
+    (tmp_path / "his").rename(tmp_path / "away")
+    (tmp_path / "his").symlink_to(tmp_path / "roots")
+    with Directory(tmp_path / "his/bin") as directory:
+        assert not directory.in_place()
+
+
+@root_only
+def test_only_links_of_who_may_write_where_they_lead_are_followed(tmp_path: Path) -> None:
+    nobody = 65534
+    for place in ("his", "his/below", "roots"):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "storagenode").touch()
+    for place in ("his", "his/below"):
+        os.chown(tmp_path / place, nobody, nobody)
+    links = {"to-root": "../roots/storagenode", "to-his": "below/storagenode", "twice": "to-root", "loop": "loop"}
+    for name, target in links.items():
+        (tmp_path / "his" / name).symlink_to(target)
+        os.chown(tmp_path / "his" / name, nobody, nobody, follow_symlinks=False)
+    (tmp_path / "roots/link").symlink_to(tmp_path / "his/below/../to-his")
+    assert real_path(tmp_path / "his/to-his") == tmp_path / "his/below/storagenode"
+    assert real_path(tmp_path / "roots/link") == tmp_path / "his/below/storagenode"
+    for name in ("to-root", "twice", "loop"):
+        with pytest.raises(OSError) as refused:
+            real_path(tmp_path / "his" / name)
+        assert str(refused.value.filename).startswith(str(tmp_path / "his"))
+    os.chown(tmp_path / "his/to-root", 0, 0, follow_symlinks=False)
+    assert real_path(tmp_path / "his/to-root") == tmp_path / "roots/storagenode"
+
+
+@root_only
+def test_a_link_of_the_nodes_user_to_a_binary_of_roots_is_not_for_us(stage: Stage) -> None:
+    link = stage.root / "his/storagenode"
+    link.parent.mkdir()
+    link.symlink_to(stage.binary)
+    stage.nodes[0]["binary"] = str(link)
+    assert stage.ran().outcome is Outcome.UPDATED, "a link of root's"
+    stage.binary.with_name(BACKUP).unlink()
+    stage.install(stage.old)
+    os.chown(link, 65534, 65534, follow_symlinks=False)
+    run = stage.ran()
+    assert (run.outcome, run.exit_code) == (Outcome.ABANDONED, 3)
+    assert f"{link}: is a link of user 65534" in run.detail
+    stage.assert_untouched()
+
+
 def test_nothing_but_a_regular_file_is_opened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "link").symlink_to("/etc/passwd")
@@ -286,3 +338,21 @@ def test_a_copy_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     with Directory(tmp_path) as directory:
         directory._copy("a", "b")
     assert (tmp_path / "b").read_bytes() == content
+
+
+@root_only
+def test_a_file_put_in_the_binarys_place_lends_nothing_to_the_new_one(tmp_path: Path) -> None:
+    """Its folder's owner does that between two looks of ours."""
+    (tmp_path / "storagenode").write_bytes(b"old")
+    with Directory(tmp_path) as directory:
+        old = swap.inode(directory, "storagenode")
+        assert old is not None
+        staged = directory.create("new", 0o755)
+        (tmp_path / "other").write_bytes(b"another's")
+        os.chown(tmp_path / "other", 4242, 4242)
+        (tmp_path / "other").rename(tmp_path / "storagenode")
+        with pytest.raises(StepError, match="somebody has changed it") as refused:
+            swap.dress_like(directory, "storagenode", old, staged)
+        assert refused.value.outcome is Outcome.ABANDONED
+        assert os.fstat(staged).st_uid == os.geteuid()
+        os.close(staged)

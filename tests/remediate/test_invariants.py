@@ -18,7 +18,7 @@ from remediate.decision import Reason, Trigger
 from remediate.journal import Outcome, facts
 from remediate.rules import Start
 from tests.labs import install
-from tests.remediate.conftest import NEW, OLD, Stage
+from tests.remediate.conftest import NEW, OLD, Stage, wait_until
 from tests.remediate.test_plan import ORDER
 from tests.simulators import build
 from tests.simulators.node import Node
@@ -29,8 +29,10 @@ EXHAUSTIVE = os.environ.get("EXHAUSTIVE") == "1"
 PROGRAM = """
 import os, signal
 from remediate import store
+from remediate.services.process import ProcessControl
 from remediate.steps import start
 start._STAYS_UP_SECONDS = 0.1
+ProcessControl.ends_unseen_seconds = float(os.environ.get("ENDS_UNSEEN", 0))
 kill_at, seen, note, finish = int(os.environ.get("KILL_AT", 0)), 0, store.Store.note, store.Store.finish
 
 def dying(real):
@@ -167,6 +169,35 @@ def test_i2_what_is_stopped_is_on_record_before_it_is_stopped(stage: Stage) -> N
     assert program(stage, "recover") == 1
     assert stage.running()
     assert_ended(stage)
+
+
+def test_i2_a_node_that_ends_only_after_we_were_killed_is_started_again(stage: Stage) -> None:
+    """It was asked to end, and takes its time: that a bare process is ending nobody can see."""
+    stage.versions.set(minimum="1.0.0")
+    command = [sys.executable, "-c", PROGRAM]
+    with Node(stage.binary, stage.root / "alpha") as node:
+        node.api(stage.nodes[0]["api"])
+        node.process.send_signal(signal.SIGSTOP)  # what it is told from now on, it hears later
+        asking = ["run", "--config.file", str(stage.write()), "--yes", "--stop-running", "--to", NEW, "alpha"]
+        with subprocess.Popen([*command, *asking], stderr=subprocess.DEVNULL, text=True) as run:
+            wait_until(lambda: asked_to_end(node.process.pid), 20)
+            run.kill()
+        recovering = [*command, "recover", "--config.file", str(stage.config_file)]
+        waits = {**os.environ, "ENDS_UNSEEN": "600"}
+        with subprocess.Popen(recovering, stdout=subprocess.PIPE, text=True, env=waits) as recover:
+            with pytest.raises(subprocess.TimeoutExpired):
+                recover.wait(1.5)
+            node.process.send_signal(signal.SIGCONT)
+            assert node.process.wait(5) == 0
+            assert recover.wait(10) == 1
+    assert stage.running()
+    assert_ended(stage)
+
+
+def asked_to_end(pid: int) -> bool:
+    """Whether SIGTERM waits for a process."""
+    status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    return bool(int(status["ShdPnd"], 16) & 1 << signal.SIGTERM - 1)
 
 
 def test_i2_what_cannot_be_put_back_stays_on_record(stage: Stage) -> None:

@@ -17,6 +17,13 @@ def test_an_intent_to_stop_something_counts_as_done() -> None:
     assert facts((entry("confirm", Event.INTENT), entry("confirm", Event.FAILED))).stopped == ("alpha",)
 
 
+def test_an_updater_that_was_found_at_work_later_is_held_too() -> None:
+    again = {unit: {"/changed/since": [1, 2]} for unit in HELD}
+    later = {"held": again | {"late.service": {}}, "stop": []}
+    confirm = Entry(step="confirm", event=Event.INTENT, at=0, data=later)
+    assert facts((entry("hold", Event.INTENT), confirm)).held == {**HELD, "late.service": {}}
+
+
 def test_any_other_intent_counts_as_not_done() -> None:
     assert facts((entry("extract", Event.INTENT),)).staged is None
     assert facts((entry("hold", Event.INTENT), entry("release", Event.INTENT))).held == HELD
@@ -43,8 +50,8 @@ def test_starts_of_two_recoveries_add_up() -> None:
 @pytest.mark.parametrize("outcome", Outcome)
 def test_every_outcome_has_the_exit_code_of_its_meaning(outcome: Outcome) -> None:
     expected = {
-        0: {Outcome.UPDATED, Outcome.SUPERSEDED},
-        1: {Outcome.LATER, Outcome.BAD_VERSION, Outcome.FAILED, Outcome.UNDONE},
+        0: {Outcome.UPDATED, Outcome.HEALED, Outcome.SUPERSEDED},
+        1: {Outcome.LATER, Outcome.BAD_VERSION, Outcome.FAILED, Outcome.UNDONE, Outcome.INTERRUPTED},
         3: {Outcome.ABANDONED},
         4: {Outcome.UNREADABLE, Outcome.UNCONFIRMED, Outcome.START_FAILED, Outcome.LEFT_DOWN, Outcome.STILL_HELD},
     }

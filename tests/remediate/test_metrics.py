@@ -12,9 +12,10 @@ from remediate.webhook import Webhook
 from tests.labs import install
 
 EMPTY = """\
-# HELP storagenode_remediation_runs_total Runs that ended, by what asked for them and how.
+# HELP storagenode_remediation_runs_total Runs that ended, of the node or of its updater, by what asked for them and \
+how.
 # TYPE storagenode_remediation_runs_total counter
-# HELP storagenode_remediation_decisions_total What was decided for a node, and why.
+# HELP storagenode_remediation_decisions_total What was decided for a node, or for its updater, and why.
 # TYPE storagenode_remediation_decisions_total counter
 # HELP storagenode_remediation_updater_held Whether the official updater is held stopped for a run (0 or 1).
 # TYPE storagenode_remediation_updater_held gauge
@@ -25,6 +26,15 @@ storagenode_remediation_updater_held{node="n2"} 0.0
 # TYPE storagenode_remediation_in_progress gauge
 storagenode_remediation_in_progress{node="n1"} 0.0
 storagenode_remediation_in_progress{node="n2"} 0.0
+# HELP storagenode_remediation_circuit_open Whether runs failed three times within a day, so that nothing is done \
+unasked until `resume` (0 or 1).
+# TYPE storagenode_remediation_circuit_open gauge
+storagenode_remediation_circuit_open{node="n1"} 0.0
+storagenode_remediation_circuit_open{node="n2"} 0.0
+# HELP storagenode_remediation_paused Whether somebody has paused all that is done unasked (0 or 1).
+# TYPE storagenode_remediation_paused gauge
+storagenode_remediation_paused{node="n1"} 0.0
+storagenode_remediation_paused{node="n2"} 0.0
 # HELP storagenode_remediation_last_success_timestamp_seconds When a run last ended with the node updated.
 # TYPE storagenode_remediation_last_success_timestamp_seconds gauge
 # HELP storagenode_remediation_last_failure_timestamp_seconds When a run last failed, or ended needing a person.
@@ -39,12 +49,13 @@ storagenode_remediation_pending{node="n1"} 0.0
 storagenode_remediation_pending{node="n2"} 0.0
 """
 FULL = """\
-# HELP storagenode_remediation_runs_total Runs that ended, by what asked for them and how.
+# HELP storagenode_remediation_runs_total Runs that ended, of the node or of its updater, by what asked for them and \
+how.
 # TYPE storagenode_remediation_runs_total counter
-storagenode_remediation_runs_total{node="n1",outcome="done",trigger="alert"} 2.0
-# HELP storagenode_remediation_decisions_total What was decided for a node, and why.
+storagenode_remediation_runs_total{node="n1",outcome="done",program="storagenode",trigger="alert"} 2.0
+# HELP storagenode_remediation_decisions_total What was decided for a node, or for its updater, and why.
 # TYPE storagenode_remediation_decisions_total counter
-storagenode_remediation_decisions_total{decision="proceed",node="n1",reason="below_minimum"} 3.0
+storagenode_remediation_decisions_total{decision="proceed",node="n1",program="storagenode",reason="below_minimum"} 3.0
 # HELP storagenode_remediation_updater_held Whether the official updater is held stopped for a run (0 or 1).
 # TYPE storagenode_remediation_updater_held gauge
 storagenode_remediation_updater_held{node="n1"} 1.0
@@ -54,6 +65,15 @@ storagenode_remediation_updater_held{node="n2"} 0.0
 # TYPE storagenode_remediation_in_progress gauge
 storagenode_remediation_in_progress{node="n1"} 0.0
 storagenode_remediation_in_progress{node="n2"} 1.0
+# HELP storagenode_remediation_circuit_open Whether runs failed three times within a day, so that nothing is done \
+unasked until `resume` (0 or 1).
+# TYPE storagenode_remediation_circuit_open gauge
+storagenode_remediation_circuit_open{node="n1"} 1.0
+storagenode_remediation_circuit_open{node="n2"} 0.0
+# HELP storagenode_remediation_paused Whether somebody has paused all that is done unasked (0 or 1).
+# TYPE storagenode_remediation_paused gauge
+storagenode_remediation_paused{node="n1"} 0.0
+storagenode_remediation_paused{node="n2"} 1.0
 # HELP storagenode_remediation_last_success_timestamp_seconds When a run last ended with the node updated.
 # TYPE storagenode_remediation_last_success_timestamp_seconds gauge
 storagenode_remediation_last_success_timestamp_seconds{node="n1"} 1.79e+09
@@ -79,11 +99,14 @@ PUBLISHED = Published(
         NodePublished(
             node="n1",
             updater_held=True,
+            circuit_open=True,
+            paused=True,
+            paused_until=1_000_000_000,
             last_success=1_790_000_000,
             last_failure=1_780_000_000,
             last_run_duration=2.5,
         ),
-        NodePublished(node="n2", in_progress=True),
+        NodePublished(node="n2", in_progress=True, paused=True),
     ),
 )
 

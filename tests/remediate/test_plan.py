@@ -10,11 +10,13 @@ import pytest
 
 from exporter.status import ServiceState
 from exporter.version import NodeVersion
-from remediate import plan as plans
-from remediate.decision import Proceed, Reason, Request, StartDecision, StartReason, Trigger
+from remediate import planned
+from remediate.decision import Proceed, Reason, Request, Trigger
 from remediate.journal import Entry, Event, Inode, Outcome, Run, Subject, facts
-from remediate.plan import Found, Step, plan, recovery
+from remediate.plan import Found, plan, recovery
+from remediate.planned import Step
 from remediate.rules import Rules, VerifyMode
+from remediate.starting import StartDecision, StartReason
 from tests.remediate.test_decision import status
 from tests.steps import STEPS
 
@@ -47,6 +49,7 @@ DATA: dict[tuple[str, Event], dict[str, Any]] = {
     ("hold", Event.INTENT): {"held": HELD},
     ("extract", Event.DONE): STAGED,
     ("confirm", Event.INTENT): {"stop": ["alpha"]},
+    ("confirm", Event.DONE): {"down": {"alpha": None}},
     ("start", Event.DONE): {"results": {"alpha": ["updated", "it runs"], "beta": ["updated", "left"]}},
 }
 ORDER = tuple(STEPS)
@@ -70,10 +73,10 @@ def make(states: dict[str, ServiceState], request: Request | None = None, **rule
 def test_the_steps_are_those_of_the_design_in_their_order() -> None:
     steps = make({"alpha": ServiceState.STOPPED})
     assert tuple(step.name for step in steps) == ORDER
-    fetch = next(step for step in steps if isinstance(step, plans.Fetch))
+    fetch = next(step for step in steps if isinstance(step, planned.Fetch))
     base = "https://github.com/storj/storj/releases/download"
-    assert fetch == plans.Fetch(f"{base}/v1.104.5/storagenode_linux_arm.zip", local=False)
-    verify = next(step for step in steps if isinstance(step, plans.Verify))
+    assert fetch == planned.Fetch(f"{base}/v1.104.5/storagenode_linux_arm.zip", local=False)
+    verify = next(step for step in steps if isinstance(step, planned.Verify))
     assert verify.digest_url == "https://api.github.com/repos/storj/storj/releases/tags/v1.104.5"
     assert all(str(step) for step in steps)
 
@@ -81,8 +84,8 @@ def test_the_steps_are_those_of_the_design_in_their_order() -> None:
 def test_a_local_archive_is_vouched_for_by_the_person() -> None:
     request = Request(node="alpha", trigger=Trigger.PERSON, artifact="/a.zip", sha256="0" * 64)
     steps = make({"alpha": ServiceState.STOPPED}, request, verify="require")
-    assert plans.Fetch("/a.zip", local=True) in steps
-    (verify,) = [step for step in steps if isinstance(step, plans.Verify)]
+    assert planned.Fetch("/a.zip", local=True) in steps
+    (verify,) = [step for step in steps if isinstance(step, planned.Verify)]
     assert verify.sha256 == "0" * 64
     assert "given" in str(verify)
 
@@ -105,7 +108,7 @@ def test_verify_says_what_vouches(mode: VerifyMode) -> None:
     ],
 )
 def test_what_is_stopped_first(states: dict[str, ServiceState], stop: tuple[str, ...]) -> None:
-    (confirm,) = [step for step in make(states) if isinstance(step, plans.Confirm)]
+    (confirm,) = [step for step in make(states) if isinstance(step, planned.Confirm)]
     assert confirm.stop == stop
 
 
@@ -147,14 +150,14 @@ def test_recovery_from_every_cut_with_every_set_of_files(journal: tuple[Entry, .
             assert not {"seal", "start", "prune"} & set(names)
             expected = {OLD: Outcome.UNDONE, None: Outcome.FAILED}.get(found.binary, Outcome.SUPERSEDED)
             assert outcome is expected
-            discarded = [name for step in steps if isinstance(step, plans.Discard) for name in step.names]
+            discarded = [name for step in steps if isinstance(step, planned.Discard) for name in step.names]
             assert (SUBJECT.staged in discarded) is (found.staged is not None)
             assert SUBJECT.binary.name not in discarded
             kept = found.backup is None or found.binary is None
             assert (SUBJECT.backup in discarded) is not kept, "the last copy of a binary is never removed"
-            restored = [node for step in steps if isinstance(step, plans.Restore) for node in step.nodes]
+            restored = [node for step in steps if isinstance(step, planned.Restore) for node in step.nodes]
             assert restored == list(known.stopped)
-        started = [node for step in steps if isinstance(step, plans.Start) for node in step.nodes]
+        started = [node for step in steps if isinstance(step, planned.Start) for node in step.nodes]
         assert set(started) <= {"alpha"}, "what was decided to be left is never started"
         assert set(started).isdisjoint(known.started), "what was started is not started twice"
         if swapped and "alpha" not in known.started:
@@ -172,13 +175,13 @@ def test_recovery_is_idempotent_and_may_itself_be_cut(journal: tuple[Entry, ...]
             assert same is outcome
             assert set(named(again)) <= set(named(first))
             seen = (*seen, entry(step.name, Event.DONE))
-            if isinstance(step, plans.Discard):
+            if isinstance(step, planned.Discard):
                 staged = None if SUBJECT.staged in step.names else files.staged
                 backup = None if SUBJECT.backup in step.names else files.backup
                 files = Found(binary=files.binary, staged=staged, backup=backup)
         again, same = recovery(replace(RUN, journal=seen), files)
         assert same is outcome
         assert not {"discard", "restore"} & set(named(again))
-        assert not [step for step in again if isinstance(step, plans.Start) and step.nodes]
+        assert not [step for step in again if isinstance(step, planned.Start) and step.nodes]
         assert not facts(seen).held
         assert not facts(seen).stopped

@@ -53,7 +53,7 @@ def test_a_node_is_started_once_and_stopped(stage: Stage, alpha: NodeConfig) -> 
 
 def test_one_that_somebody_else_started_is_stopped_by_its_program(stage: Stage, alpha: NodeConfig) -> None:
     with Node(stage.binary, stage.root / "alpha") as started:
-        started.api(alpha.api)
+        started.api(stage.nodes[0]["api"])
         process.control(alpha).stop()
         assert started.process.wait(5) == 0
 
@@ -70,7 +70,7 @@ def test_another_nodes_process_of_the_same_binary_is_not_stopped(stage: Stage, a
 def test_a_stop_that_takes_too_long_is_said(stage: Stage, alpha: NodeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "_STOP_SECONDS", 0.3)
     with Node(stage.binary, stage.root / "alpha") as started:
-        started.api(alpha.api)
+        started.api(stage.nodes[0]["api"])
         started.process.send_signal(signal.SIGSTOP)
         with pytest.raises(ServiceError, match=f"process {started.process.pid} has not ended within"):
             process.control(alpha).stop()
@@ -115,6 +115,26 @@ def test_a_pid_file_that_is_a_link_is_not_followed(stage: Stage, alpha: NodeConf
         process.control(alpha).start()
     assert precious.read_text() == "precious"
     assert state(alpha) is ServiceState.STOPPED, "nothing was started that could not be written down"
+
+
+def test_a_pid_file_that_has_another_name_is_not_written(stage: Stage, alpha: NodeConfig) -> None:
+    precious = stage.root / "precious"
+    precious.write_text("precious")
+    (stage.root / "alpha.pid").hardlink_to(precious)
+    with pytest.raises(ServiceError, match="has another name"):
+        process.control(alpha).start()
+    assert precious.read_text() == "precious"
+    assert state(alpha) is ServiceState.STOPPED
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a link to somebody else")
+def test_a_folder_for_the_pid_file_that_is_somebody_elses_link_is_not_followed(stage: Stage) -> None:
+    (stage.root / "precious").mkdir()
+    (stage.root / "run").symlink_to(stage.root / "precious")
+    os.lchown(stage.root / "run", 12345, 12345)
+    with pytest.raises(ServiceError, match="is a link of user 12345"):
+        process.control(node(stage, pid_file=stage.root / "run/alpha.pid")).start()
+    assert not any((stage.root / "precious").iterdir())
 
 
 def test_a_shorter_number_leaves_nothing_of_a_longer_one(stage: Stage, alpha: NodeConfig) -> None:

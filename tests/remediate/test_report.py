@@ -1,13 +1,26 @@
 """What came of a request, in words, in JSON and as an exit code."""
 
+import json
 from dataclasses import replace
 
 import pytest
 
 from exporter.status import ServiceState
 from remediate.decision import Proceed, Reason, Refuse, Skip
-from remediate.journal import Outcome
-from remediate.report import Plan, Report, history_text, run_text, worst
+from remediate.history import Pause
+from remediate.journal import Decided, Entry, Event, Outcome
+from remediate.report import (
+    Plan,
+    Report,
+    history_json,
+    history_text,
+    pauses_json,
+    pauses_text,
+    run_in_full,
+    run_json,
+    run_text,
+    worst,
+)
 from tests.remediate.test_plan import RUN, STARTS, SUBJECT, TARGET, make
 
 PROCEED = Proceed(target=TARGET, reason=Reason.BELOW_MINIMUM, starts=STARTS)
@@ -56,5 +69,54 @@ def test_a_plan_names_every_node_of_the_binary() -> None:
 
 
 def test_a_history() -> None:
-    assert history_text([]) == "no runs yet"
-    assert history_text([RUN, RUN]).splitlines() == [f"1970-01-01 00:00:00Z  {run_text(RUN)}"] * 2
+    assert history_text([], []) == "no runs yet"
+    ended = replace(RUN, id=2, outcome=Outcome.LATER, started=60.0, finished=61.0, detail="answered 500")
+    decided = [
+        Decided("alpha", "proceed", "below_minimum", 2, 60.0, ""),
+        Decided("alpha", "skip", "current", 12, 70.0, "it is"),
+        Decided("gamma-2", "refuse", "masked", 1, 80.0, "somebody forbade it"),
+    ]
+    assert history_text([ended, RUN], decided).splitlines() == [
+        "RUN  STARTED               NODE   TRIGGER  VERSIONS            OUTCOME       DETAIL",
+        "2    1970-01-01 00:01:00Z  alpha  alert    1.102.3 -> 1.104.5  later         answered 500",
+        "1    1970-01-01 00:00:00Z  alpha  alert    1.102.3 -> 1.104.5  not finished",
+        "",
+        "NODE     DECISION  REASON   TIMES  LAST                  DETAIL",
+        "gamma-2  refuse    masked   1      1970-01-01 00:01:20Z  somebody forbade it",
+        "alpha    skip      current  12     1970-01-01 00:01:10Z  it is",
+    ]
+
+
+def test_a_history_for_programs() -> None:
+    decided = Decided("alpha", "skip", "current", 12, 70.0, "it is")
+    content = json.loads(history_json([RUN], [decided]))
+    assert content["runs"] == [json.loads(json.dumps(run_json(RUN)))]
+    assert content["runs"][0]["finished"] is None
+    assert content["decisions"] == [
+        {"node": "alpha", "decision": "skip", "reason": "current", "count": 12, "last": 70.0, "detail": "it is"}
+        | {"program": "storagenode"}
+    ]
+
+
+def test_a_run_in_full() -> None:
+    entry = Entry(step="fetch", event=Event.FAILED, at=5.0, data={"outcome": "later", "detail": "answered 500"})
+    ended = replace(RUN, journal=(entry,), outcome=Outcome.LATER, finished=6.0, detail="answered 500")
+    lines = run_in_full(ended).splitlines()
+    assert lines[0] == run_text(ended)
+    assert lines[1].split() == ["binary", str(SUBJECT.binary)]
+    assert lines[2].split(maxsplit=1) == ["nodes", ", ".join(SUBJECT.nodes)]
+    assert lines[-2:] == [
+        '  1970-01-01 00:00:05Z  fetch    failed  outcome="later" detail="answered 500"',
+        "  1970-01-01 00:00:06Z  later",
+    ]
+    assert run_in_full(RUN).splitlines()[-1] == "  not finished: something is still held"
+
+
+def test_pauses() -> None:
+    assert pauses_text([]) == "nothing is paused"
+    pauses = [Pause(None, 1.0, None, "holidays"), Pause("alpha", 1.0, 60.0, "new disk")]
+    assert pauses_text(pauses).splitlines() == [
+        "everything is paused until `resume`: holidays",
+        "alpha is paused until 1970-01-01 00:01:00Z: new disk",
+    ]
+    assert json.loads(pauses_json(pauses))[0] == {"node": None, "since": 1.0, "until": None, "reason": "holidays"}

@@ -31,6 +31,15 @@ def test_a_request_is_an_empty_file_of_the_nodes_name(spool: Spool) -> None:
     assert spool.pending() == ["n1"]
 
 
+@pytest.mark.parametrize("node", ["n1.new", "n1.rpmsave", "n1.dpkg-old", "aquota.user"])
+def test_a_name_that_systemd_would_take_for_a_backup_is_written_otherwise(spool: Spool, node: str) -> None:
+    assert (spool.put(node), spool.put(node)) == (True, False)
+    assert os.listdir(spool.directory) == [f"{node}@"]
+    assert spool.pending() == spool.take([node]) == [node]
+    spool.done(node)
+    assert os.listdir(spool.directory) == []
+
+
 def test_a_request_stays_until_it_is_done(spool: Spool) -> None:
     spool.put("n1")
     assert spool.take(NODES) == ["n1"]
@@ -146,6 +155,53 @@ def test_no_number_of_strangers_keeps_a_request_waiting(
         assert spool.take(NODES) == ["n1"]
         assert left <= len(os.listdir(spool.directory)) <= left + 1
     assert len(caplog.records) == 3
+
+
+PLAYING = """
+import os, sys
+os.chdir(sys.argv[1])
+def leave(action, *arguments):
+    try:
+        action(*arguments)
+    except OSError:
+        pass
+print(flush=True)
+while True:
+    for name in ("n1", "stranger", ".temporary"):
+        for action in (os.mkfifo, os.unlink, os.mkdir, os.rmdir, os.mkdir):
+            leave(action, name)
+        leave(os.mkdir, name + "/inside")
+        leave(os.rmdir, name + "/inside")
+        leave(os.rmdir, name)
+"""
+
+
+def test_whoever_plays_with_names_while_they_are_looked_at_breaks_nothing(spool: Spool) -> None:
+    with subprocess.Popen([sys.executable, "-c", PLAYING, spool.directory], stdout=subprocess.PIPE) as playing:
+        try:
+            assert playing.stdout is not None
+            assert playing.stdout.readline()
+            until = time.monotonic() + 1.5
+            while time.monotonic() < until:
+                assert spool.take(NODES) == []
+                spool.done("n1")
+        finally:
+            playing.kill()
+
+
+def test_a_request_that_has_become_a_directory_is_done_too(spool: Spool) -> None:
+    (spool.directory / "n1" / "inside").mkdir(parents=True)
+    spool.done("n1")
+    assert spool.pending() == []
+
+
+def test_names_with_a_dot_hide_no_other(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that thought the spool empty would be started again at once, for ever."""
+    monkeypatch.setattr(spool_module, "LOOKED_AT", 5)
+    for number in range(100):
+        (spool.directory / f".{number}").touch()
+    (spool.directory / "stranger").touch()
+    assert spool.pending() == ["stranger"]
 
 
 def test_a_spool_that_is_not_there(tmp_path: Path) -> None:

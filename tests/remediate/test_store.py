@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from exporter.commandline import Program
 from exporter.version import NodeVersion
 from remediate.decision import Proceed, Reason, Skip
 from remediate.journal import Event, Outcome, Run
@@ -62,7 +63,8 @@ def test_runs_are_listed_newest_first(tmp_path: Path) -> None:
         store.finish(begin(store).id, Outcome.LATER, "")
     assert [run.id for run in store.runs(limit=3)] == [5, 4, 3]
     assert [run.id for run in store.runs(node="alpha")] == [5, 4, 3, 2, 1]
-    assert store.runs(node="beta") == []
+    assert [run.id for run in store.runs(node="beta")] == [5, 4, 3, 2, 1], "it is the binary of all three"
+    assert store.runs(node="delta") == []
 
 
 def test_what_later_decisions_need_is_kept_for_each_binary(tmp_path: Path) -> None:
@@ -71,22 +73,26 @@ def test_what_later_decisions_need_is_kept_for_each_binary(tmp_path: Path) -> No
     store.mark_bad(Path("/a"), TARGET, "it hung again")
     store.believe(NodeVersion.parse("1.100.0"), 5.0)
     store.believe(TARGET, 6.0)
-    assert store.history(Path("/a")).known_bad == {TARGET: "it hung again"}
-    assert store.history(Path("/b")).known_bad == {}
-    assert store.history(Path("/b")).last_minimum == (TARGET, 6.0)
+    assert store.history(Path("/a"), ()).known_bad == {TARGET: "it hung again"}
+    assert store.history(Path("/b"), ()).known_bad == {}
+    assert store.history(Path("/b"), ()).last_minimum == (TARGET, 6.0)
 
 
 def test_counts(tmp_path: Path) -> None:
     store = Store(tmp_path, now=Clock())
     for _ in range(2):
-        store.count("alpha", Skip(Reason.CURRENT, "it is"))
-    store.count("alpha", Proceed(target=TARGET, reason=Reason.DUE, starts={}))
-    assert store.decision_counts() == [("alpha", "proceed", "due", 1), ("alpha", "skip", "current", 2)]
+        store.count("alpha", Program.STORAGENODE, Skip(Reason.CURRENT, "it is"))
+    store.count("alpha", Program.STORAGENODE, Proceed(target=TARGET, reason=Reason.DUE, starts={}))
+    counts = [(each.node, each.decision, each.reason, each.count) for each in store.decisions()]
+    assert counts == [("alpha", "proceed", "due", 1), ("alpha", "skip", "current", 2)]
     assert store.last_ends("alpha") == (None, None, None)
     for outcome in (Outcome.UPDATED, Outcome.LATER, Outcome.LATER):
         store.finish(begin(store).id, outcome, "")
     begin(store)
-    assert store.run_counts() == [("alpha", "alert", "later", 2), ("alpha", "alert", "updated", 1)]
+    assert store.run_counts() == [
+        ("alpha", "storagenode", "alert", "later", 2),
+        ("alpha", "storagenode", "alert", "updated", 1),
+    ]
     success, failure, duration = store.last_ends("alpha")
     assert success is not None
     assert failure is not None
@@ -113,3 +119,12 @@ def test_one_holds_the_lock_and_a_killed_one_lets_go(tmp_path: Path) -> None:
 def test_the_store_is_its_owners_alone(tmp_path: Path) -> None:
     Store(tmp_path / "a/b")
     assert stat.S_IMODE(os.stat(tmp_path / "a/b").st_mode) == 0o700
+
+
+def test_what_was_said_of_an_updater_is_not_said_of_its_node(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.say("alpha", Program.UPDATER, "known_bad")
+    assert (store.said("alpha", Program.STORAGENODE), store.said("alpha", Program.UPDATER)) == (None, "known_bad")
+    store.say("alpha", Program.STORAGENODE, "masked")
+    store.say("alpha", Program.UPDATER, None)
+    assert (store.said("alpha", Program.STORAGENODE), store.said("alpha", Program.UPDATER)) == ("masked", None)

@@ -1,6 +1,7 @@
 """systemd as it is told, the probe's transient unit, and the updater held: in a real systemd."""
 
 import json
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ pytestmark = pytest.mark.systemd
 
 PYTHON = "/opt/storagenode-keeper/bin/python"
 PREAMBLE = """
-import json, os, pathlib, sys
+import json, os, pathlib, sys, time
 from exporter.version import NodeVersion
 from remediate.rules import Rules
 from remediate.services.errors import NoServiceError, ServiceError
@@ -268,11 +269,11 @@ HOLD = """
 binary = pathlib.Path("/opt/kt-up/storagenode")
 held = hold.survey(({units}), binary)
 held = json.loads(json.dumps(held))
-hold.hold(held)
+hold.hold(held, binary, ())
 {meanwhile}
 state = lambda unit: os.popen("systemctl is-active " + unit).read().strip()
 during = [state(unit) for unit in ({units})]
-undone = hold.release(held, binary)
+undone = hold.release(held, binary, ())
 print(json.dumps([list(held), during, undone, [state(unit) for unit in ({units})]]))
 """
 
@@ -309,8 +310,10 @@ def test_what_stopping_it_caused_is_undone(host: Container) -> None:
 
 def test_what_was_there_before_is_kept(host: Container) -> None:
     unit = updater(host, "kt-updater")
+    host.path("/opt/kt-up/storagenode.1.104.5").unlink(missing_ok=True)  # left by the one before, when it was ended
     host.write(VERDICT, TERMINATED)
     host.write("/opt/kt-up/storagenode.1.104.4", "a download of long ago")
+    os.utime(host.path("/opt/kt-up/storagenode.1.104.4"), (0, 0))
     host.write("/opt/kt-up/storagenode.old.1.90.0", "its backup")
     assert held(host, unit)[2] == []
     assert host.path(VERDICT).read_text() == TERMINATED
@@ -353,7 +356,9 @@ def test_one_that_cannot_be_started_keeps_no_other_from_it(host: Container) -> N
     replace = f"open('/etc/systemd/system/kt-updater.service', 'w').write('{unit}')\n"
     replace += "os.system('systemctl daemon-reload')"
     code = HOLD.format(units=f"{first!r}, {second!r}", meanwhile=replace)
-    code = code.replace("undone = hold.release(held, binary)", "undone = outcome(lambda: hold.release(held, binary))")
+    code = code.replace(
+        "undone = hold.release(held, binary, ())", "undone = outcome(lambda: hold.release(held, binary, ()))"
+    )
     names, during, (kind, said), after = python(host, code)
     assert (names, during) == ([first, second], ["inactive", "inactive"])
     assert (kind, after[1]) == ("still_held", "active")
@@ -365,6 +370,64 @@ def test_a_masked_updater_is_not_waited_for(host: Container) -> None:
     mask = "os.remove('/etc/systemd/system/kt-updater.service')\nos.system('systemctl mask -q kt-updater.service')"
     assert held(host, unit, meanwhile=mask) == [[unit], ["inactive"], [], ["inactive"]]
     host.systemctl("unmask", unit)
+
+
+def written(host: Container, name: str, command: str, *lines: str, config: str = "") -> str:
+    """Say where an updater of this command line, with settings in /etc/NAME/config.yaml, writes down what failed."""
+    host.write(f"/etc/{name}/config.yaml", config)
+    host.unit(f"{name}.service", service(command, *lines))
+    code = "from exporter.units import read_unit\n"
+    path: str = python(host, code + f"print(json.dumps(str(hold.verdict(read_unit('{name}.service', 5)))))")
+    return path
+
+
+def test_an_updater_is_told_by_its_config_file_and_variables_too(host: Container) -> None:
+    config = "service-name: sn-file\nbinary-store-dir: /var/lib/kt-file\n"
+    command = "/opt/kt-up/storagenode-updater run --config-dir /etc/kt-told"
+    host.write("/opt/kt-up/storagenode-updater", "", 0o755)
+    failed = "last-failed-update"
+    assert written(host, "kt-told", command) == f"/{failed}.storagenode.json"
+    assert written(host, "kt-told", command, config=config) == f"/var/lib/kt-file/{failed}.sn-file.json"
+    host.write("/etc/kt-told/env", "STORJ_SERVICE_NAME=sn-env\nDIR=relative\n")
+    lines = ["WorkingDirectory=-/var/lib", "EnvironmentFile=/etc/kt-told/env"]
+    assert written(host, "kt-told", command, *lines, config=config) == f"/var/lib/kt-file/{failed}.sn-env.json"
+    command += " --service-name=sn-flag --binary-store-dir ${DIR}"
+    assert written(host, "kt-told", command, *lines, config=config) == f"/var/lib/relative/{failed}.sn-flag.json"
+    # A script is read by its command line alone.
+    assert written(host, "kt-told", "/opt/kt-up/any --service-name sn") == f"/{failed}.sn.json"
+
+
+def test_nothing_that_an_updater_is_told_leads_elsewhere(host: Container) -> None:
+    command = "/opt/kt-up/storagenode-updater run --config-dir /etc/kt-told"
+    found = Path(written(host, "kt-told", command, config="service-name: /../../etc/passwd\nbinary-store-dir: /srv\n"))
+    assert (found.parent, found.name) == (Path("/srv"), "last-failed-update.....etcpasswd.json")
+
+
+def test_every_updater_of_a_binary_is_found(host: Container) -> None:
+    host.write("/opt/kt-many/storagenode", "", 0o755)
+    host.write("/opt/kt-many/storagenode-updater", "", 0o755)
+    host.write("/etc/kt-many/config.yaml", "binary-location: /opt/kt-many/storagenode\n")
+    run = "/opt/kt-many/storagenode-updater run --binary-location"
+    units = {
+        "kt-many-1": f"{run} /opt/kt-many/storagenode",
+        "kt-many-2": "/opt/kt-many/storagenode-updater run --config-dir /etc/kt-many",
+        "kt-many-3": f"{run} /opt/kt-many/../kt-many/storagenode --service-name b",
+        "kt-other": f"{run} /opt/kt-other/storagenode --config-dir /etc/kt-many",
+    }
+    for name, command in units.items():
+        host.unit(f"{name}.service", service(command))
+    code = """
+from exporter.config import NodeConfig
+from remediate.remediation import _updaters
+a = {"name": "a", "service": "process", "binary": "/opt/kt-many/storagenode", "updater_service": "systemd:z.service"}
+b = {"name": "b", "service": "systemd:b.service", "binary": "/opt/kt-many/storagenode", "config_dir": "/etc/kt-many"}
+print(json.dumps([_updaters([NodeConfig.model_validate(node) for node in nodes]) for nodes in ([a], [b])]))
+"""
+    by_name, by_closeness = python(host, code)
+    assert by_name == ["z.service", *(f"kt-many-{number}.service" for number in (1, 2, 3))]
+    assert by_closeness == [f"kt-many-{number}.service" for number in (2, 3, 1)]
+    for name in units:
+        host.path(f"/etc/systemd/system/{name}.service").unlink()
 
 
 def test_restarting_a_node_that_was_stopping_is_not_forgotten(host: Container) -> None:
@@ -381,7 +444,7 @@ from exporter.services import reader
 from remediate.steps.confirm import start_again
 node = NodeConfig.model_validate({"name": "a", "service": "systemd:kt-stopping.service", "binary": "/bin/sh"})
 look = reader(node).read
-start_again(node, lambda _: look(5))
+start_again(node, lambda _: look(5), time.time())
 print(json.dumps(look(5).state))
 """
     assert python(host, code) in ("running", "starting")
@@ -396,6 +459,6 @@ from exporter.services import reader
 from remediate.steps.confirm import start_again
 node = NodeConfig.model_validate({"name": "a", "service": "systemd:kt-again.service", "binary": "/bin/sh"})
 look = reader(node).read
-print(json.dumps(outcome(lambda: start_again(node, lambda _: look(5)))))
+print(json.dumps(outcome(lambda: start_again(node, lambda _: look(5), time.time()))))
 """
     assert python(host, code) == ["done", ""]

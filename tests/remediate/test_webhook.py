@@ -17,6 +17,7 @@ from exporter.access import Access
 from remediate import webhook
 from remediate.spool import Spool
 from remediate.webhook import AlertResult, PayloadError, create_webhook_app, requests_in
+from tests.remediate.conftest import wait_until
 from tests.serving import Stopwatch, connect, receive_until, serving, slow_clients
 
 RECORDED = json.loads((Path(__file__).parents[1] / "data/alertmanager_payloads.json").read_text())
@@ -117,7 +118,8 @@ MALFORMED = {
     b'{"version":"4","alerts":[{"status":"on\\nfire","labels":{}}]}': r"alerts.0.status: Input should be 'firing' or "
     r"'resolved', found 'on\nfire'",
     b'{"x":' + b"[" * 100_000 + b"]" * 100_000 + b"}": "Invalid JSON: recursion limit exceeded",
-    b'{"version":"4","alerts":[]' + b"," * 1_000_000: "Invalid JSON: ",
+    b'{"version":"4","alerts":[]' + b"," * 400_000: "Invalid JSON: ",
+    b'{"version":"4","alerts":[]' + b"," * 500_000: "found 500003 values, expected at most 500000",
 }
 
 
@@ -298,3 +300,22 @@ def test_it_answers_while_another_payload_is_stored(url: str, spool: Spool, monk
     assert waiting.is_alive()
     release.set()
     waiting.join()
+
+
+def test_a_disk_that_does_not_get_on_costs_neither_threads_nor_memory(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(webhook, "_WAITING", 4)
+    release = threading.Event()
+    fsync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda fd: (release.wait(20), fsync(fd)))
+    app = create_webhook_app(spool=spool, nodes=NODES, status_file=spool.directory / "none", access=Access())
+    with serving(app) as url, ThreadPoolExecutor(30) as pool:
+        threads = threading.active_count()
+        sent = [pool.submit(post, url, payload(alert())) for _ in range(30)]
+        wait_until(lambda: sum(each.done() for each in sent) == 30 - 8 - 4)
+        assert {each.result() for each in sent if each.done()} == {503}
+        assert threading.active_count() <= threads + 30, "ours, that send, and no more"
+        assert "requests not stored, as many wait already" in caplog.text
+        release.set()
+        assert sorted(each.result() for each in sent) == [202] * 12 + [503] * 18

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -37,9 +38,11 @@ def test_a_request_is_worked_and_removed(stage: Stage) -> None:
     assert report.run.outcome is Outcome.UPDATED
     assert os.listdir(stage.spool) == []
     status = published(stage)
-    assert status["runs"] == [{"node": "alpha", "trigger": "alert", "outcome": "updated", "count": 1}]
+    assert status["runs"] == [
+        {"node": "alpha", "program": "storagenode", "trigger": "alert", "outcome": "updated", "count": 1}
+    ]
     assert status["decisions"] == [
-        {"node": "alpha", "decision": "proceed", "reason": "below_minimum", "count": 1},
+        {"node": "alpha", "program": "storagenode", "decision": "proceed", "reason": "below_minimum", "count": 1},
     ]
     (node,) = status["nodes"]
     assert (node["in_progress"], node["updater_held"], node["last_failure"]) == (False, False, None)
@@ -101,3 +104,18 @@ def test_without_systemd_one_process_does_both(stage: Stage) -> None:
         spool.put("alpha")
         wait_until(lambda: not spool.pending())
     stage.assert_updated()
+
+
+def test_many_that_publish_at_once_never_leave_half_a_file(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
+    with stage.assembly() as first, stage.assembly() as second:
+        first.publisher.publish()
+        threads = [
+            Thread(target=lambda each=each: [each.publisher.publish() for _ in range(30)]) for each in (first, second)
+        ]
+        for thread in threads:
+            thread.start()
+        while any(thread.is_alive() for thread in threads):
+            assert json.loads(stage.status_file.read_text())["nodes"][0]["node"] == "alpha"
+        for thread in threads:
+            thread.join()
+    assert [record.message for record in caplog.records] == []

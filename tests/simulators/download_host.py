@@ -1,7 +1,10 @@
 """The simulated GitHub: the releases of storj/storj, their asset host, and the API that knows the assets' digests."""
 
+import gzip
 import hashlib
 import json
+import socket
+import struct
 import sys
 import time
 from collections.abc import Sequence
@@ -14,13 +17,14 @@ if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from tests.simulators.program import Control, Program
-from tests.simulators.server import Handler, Server, arguments
+from tests.simulators.server import CHUNKED, Handler, Server, arguments
 
 PROJECT = "storj/storj"
 ELSEWHERE = "downloads.invalid"  # a name that resolves nowhere, by RFC 2606
 CHUNK_BYTES = 1 << 20
 SLICES_A_SECOND = 20
 QUERY = "?sp=r&sig=simulated"
+DIGESTS = ("ok", "none", "missing", "wrong", "other", "malformed", "algorithm")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,12 +32,19 @@ class Releases(Control):
     """How the host behaves.
 
     `behaviour`, of downloads, is one of ok, slow:BYTES (a second), stall (after half), truncate (after half, and
-    closes), wrong-length (half, and says that is all), status:NNN, html, redirect-elsewhere, redirect-http,
-    redirect:URL, redirect-loop, endless.
-    `digests`, of the API, is one of ok, none (null), missing (asset not listed), wrong, status:NNN, down (hangs).
+    closes), reset (after half), wrong-length (half, and says that is all), announce:BYTES (says that many, and sends
+    the file), no-length (ends with the connection), chunked, chunked-half, gzip, redirect-elsewhere, redirect-http,
+    redirect:URL, redirect-loop, or what any part of it can do:
+    status:NNN, html, endless, down (hangs), close (without a word), not-http, slow-head:BYTES (a second), head-flood,
+    continue-flood (100 for ever), redirect-flood (with a body for ever), chunked-garbage.
+    `digests`, of the API, is one of these last, or ok, none (null), missing (asset not listed), wrong, other (of
+    another file), malformed, algorithm (sha512).
+    `sums`, of the file sha256sums in the folder of a release, is one of these last, or ok, bsd, upstream (as Storj
+    writes them), missing, wrong, twice (with two digests), malformed.
     """
 
     digests: str = "ok"
+    sums: str = "ok"
 
 
 @lru_cache
@@ -64,17 +75,17 @@ class ReleaseHandler(Handler):
                 self.asset(releases, self.server.folder / version / name)
             case ["repos", "storj", "storj", "releases", "tags", tag]:
                 self.tag(releases, tag)
+            case ["sums", tag, "sha256sums"]:
+                self.sums(releases, self.server.folder / tag.removeprefix("v"))
             case _:
                 self.not_found()
 
     def release(self, releases: Releases, tag: str, name: str) -> None:
         version = tag.removeprefix("v")
         location = f"/asset/{version}/{name}{QUERY}"
+        if self.astray(releases.behaviour):
+            return
         match releases.behaviour.split(":", 1):
-            case ["status", status]:
-                self.reply(int(status), "text/plain; charset=utf-8", "simulated failure")
-            case ["html"]:
-                self.web_page()
             case ["redirect-elsewhere"]:
                 self.redirect(f"https://{ELSEWHERE}{location}")
             case ["redirect-http"]:
@@ -104,10 +115,27 @@ class ReleaseHandler(Handler):
                 self.close_connection = True
             case ["wrong-length"]:
                 self.file(path, half, half)
-            case ["endless"]:
-                self.file(path, None, half)
-                while True:
-                    self.body(bytes(CHUNK_BYTES))
+            case ["reset"]:
+                self.file(path, size, half)
+                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                self.connection.close()
+                raise ConnectionResetError
+            case ["announce", announced]:
+                self.head(200, "application/octet-stream", None, {"Content-Length": announced})
+                self.body(path.read_bytes())
+                self.close_connection = True
+            case ["no-length"]:
+                self.file(path, None, size)
+            case ["gzip"]:
+                content = gzip.compress(path.read_bytes())
+                self.head(200, "application/octet-stream", len(content), {"Content-Encoding": "gzip"})
+                self.body(content)
+            case ["chunked" | "chunked-half" as how]:
+                self.head(200, "application/octet-stream", None, CHUNKED)
+                self.chunk(path.read_bytes()[: half if how == "chunked-half" else size])
+                if how == "chunked":
+                    self.chunk(b"")
+                self.close_connection = True
             case ["ok"]:
                 self.file(path, size, size)
             case _:
@@ -126,37 +154,65 @@ class ReleaseHandler(Handler):
                 self.body(file.read(min(max(1, rate // SLICES_A_SECOND), count - self.sent)))
                 time.sleep(max(0.0, began + self.sent / rate - time.monotonic()))
 
+    def sums(self, releases: Releases, folder: Path) -> None:
+        known = {path.name: digest(path, path.stat().st_mtime_ns) for path in sorted(folder.glob("*.zip"))}
+        if self.astray(releases.sums):
+            return
+        zero = "0" * 64
+        known["other.zip"] = zero
+        match releases.sums:
+            case "ok":
+                lines = [f"{value} *{name}" for name, value in known.items()]
+            case "upstream":
+                lines = [f"{value}  ./{name}" for name, value in known.items()]
+            case "bsd":
+                lines = [f"SHA256 ({name}) = {value.upper()}" for name, value in known.items()]
+            case "missing":
+                lines = [f"{zero}  other.zip", *(f"{zero}  {name}.sig" for name in known)]
+            case "wrong":
+                lines = [f"{zero}  {name}" for name in known]
+            case "twice":
+                lines = [f"{value}  {name}" for name in known for value in (known[name], zero)]
+            case "malformed":
+                lines = [f"{value[1:]}  {name}" for name, value in known.items()]
+            case how:
+                raise ValueError(f"unknown behaviour of sums: {how!r}")
+        self.reply(200, "text/plain; charset=utf-8", "".join(f"{line}\n" for line in lines))
+
     def tag(self, releases: Releases, tag: str) -> None:
         folder = self.server.folder / tag.removeprefix("v")
-        match releases.digests.split(":"):
-            case ["status", "403"]:
-                reset = str(int(time.time()) + 3600)
-                limits = {"X-RateLimit-Limit": "60", "X-RateLimit-Remaining": "0", "X-RateLimit-Reset": reset}
-                self.api(403, {"message": "API rate limit exceeded for 127.0.0.1."}, limits)
-            case ["status", status]:
-                self.api(int(status), {"message": "simulated failure"})
-            case ["down"]:
-                self.hang()
-            case [mode] if mode not in ("ok", "none", "missing", "wrong"):
-                raise ValueError(f"unknown behaviour of digests: {mode!r}")
-            case _ if not folder.is_dir():
-                self.api(404, {"message": "Not Found", "status": "404"})
-            case [mode]:
-                assets = (
-                    [] if mode == "missing" else [self.describe(path, mode) for path in sorted(folder.glob("*.zip"))]
-                )
-                self.api(
-                    200, {"tag_name": tag, "name": tag, "draft": False, "prerelease": "-" in tag, "assets": assets}
-                )
+        mode = releases.digests
+        if mode in ("status:403", "status:429"):
+            reset = str(int(time.time()) + 3600)
+            limits = {"X-RateLimit-Limit": "60", "X-RateLimit-Remaining": "0", "X-RateLimit-Reset": reset}
+            return self.api(int(mode[-3:]), {"message": "API rate limit exceeded for 127.0.0.1."}, limits)
+        if mode.startswith("status:"):
+            return self.api(int(mode[-3:]), {"message": "simulated failure"})
+        if self.astray(mode):
+            return None
+        if mode not in DIGESTS:
+            raise ValueError(f"unknown behaviour of digests: {mode!r}")
+        if not folder.is_dir():
+            return self.api(404, {"message": "Not Found", "status": "404"})
+        paths = [] if mode == "missing" else sorted(folder.glob("*.zip"))
+        assets = [self.describe(path, mode) for path in paths]
+        return self.api(200, {"tag_name": tag, "name": tag, "draft": False, "prerelease": "-" in tag, "assets": assets})
 
     def describe(self, path: Path, mode: str) -> dict[str, object]:
-        known = {"ok": digest(path, path.stat().st_mtime_ns), "wrong": "0" * 64}
+        content = path.read_bytes() if mode in ("other", "algorithm") else b""
+        told = {
+            "ok": f"sha256:{digest(path, path.stat().st_mtime_ns)}",
+            "wrong": f"sha256:{'0' * 64}",
+            "other": f"sha256:{hashlib.sha256(content[1:]).hexdigest()}",
+            "malformed": "sha256:0123",
+            "algorithm": f"sha512:{hashlib.sha512(content).hexdigest()}",
+        }
         return {
             "name": path.name,
             "state": "uploaded",
             "content_type": "application/zip",
             "size": path.stat().st_size,
-            "digest": f"sha256:{known[mode]}" if mode in known else None,
+            "digest": told.get(mode),
             "browser_download_url": f"{self.server.url}/{PROJECT}/releases/download/v{path.parent.name}/{path.name}",
         }
 
@@ -190,6 +246,11 @@ class DownloadHost(Program[Releases]):
     def tags(self) -> str:
         """Return the prefix of the API that knows a release by its tag."""
         return f"{self.url}/repos/{PROJECT}/releases/tags"
+
+    @property
+    def sums(self) -> str:
+        """Return the address of the list of digests, as operators would configure it."""
+        return f"{self.url}/sums/v{{version}}/sha256sums"
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 HANG_SECONDS = 600.0
+CHUNKED = {"Transfer-Encoding": "chunked"}
+MIB = 1 << 20
 
 
 class Log:
@@ -87,9 +89,9 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response_only(status)
         for name, value in {"Content-Type": content_type, **headers, "Date": self.date_time_string()}.items():
             self.send_header(name, value)
-        if length is None:
+        if length is None and "Transfer-Encoding" not in headers:
             self.send_header("Connection", "close")
-        else:
+        elif length is not None:
             self.send_header("Content-Length", str(length))
         self.end_headers()
 
@@ -117,6 +119,53 @@ class Handler(BaseHTTPRequestHandler):
         self.close_connection = True
         self.connection.settimeout(HANG_SECONDS)
         self.connection.recv(1)
+
+    def astray(self, how: str) -> bool:
+        """Do what a server can do wrong whatever it is asked for; say whether that was it."""
+        match how.split(":", 1):
+            case ["status", status]:
+                self.reply(int(status), "text/plain; charset=utf-8", "simulated failure")
+            case ["html"]:
+                self.web_page()
+            case ["down"]:
+                self.hang()
+            case ["close"]:
+                self.close_connection = True
+            case ["not-http"]:
+                self.close_connection = True
+                self.body(b"SSH-2.0-" + b"x" * 1000 + b"\r\n")
+            case ["slow-head", rate]:
+                for byte in b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\nX-Slow: " + b"x" * 60_000:
+                    self.body(bytes([byte]))
+                    time.sleep(1 / int(rate))
+            case ["head-flood"]:
+                self.flood(b"X-Flood: " + b"x" * 1000 + b"\r\n", b"HTTP/1.1 200 OK\r\n")
+            case ["continue-flood"]:
+                self.flood(b"HTTP/1.1 100 Continue\r\n\r\n" * 100)
+            case ["redirect-flood"]:
+                self.flood(bytes(MIB), f"HTTP/1.1 302 Found\r\nLocation: {self.path}\r\n\r\n".encode())
+            case ["endless"]:
+                self.head(200, "application/zip", None, CHUNKED)
+                self.chunk(b"PK\x03\x04")
+                while True:
+                    self.chunk(bytes(MIB))
+            case ["chunked-garbage"]:
+                self.head(200, "application/zip", None, CHUNKED)
+                self.body(b"zz\r\n")
+                self.close_connection = True
+            case _:
+                return False
+        return True
+
+    def flood(self, piece: bytes, first: bytes = b"") -> None:
+        """Send something for ever."""
+        self.body(first)
+        while True:
+            self.body(piece)
+
+    def chunk(self, content: bytes) -> None:
+        """Send a chunk of a body that is sent in chunks; an empty one is the last."""
+        self.body(f"{len(content):x}\r\n".encode() + content + b"\r\n")
 
     def log_message(self, format: str, *args: object) -> None:
         """Keep quiet: there is the request log."""

@@ -86,7 +86,7 @@ class World:
 
     def last_run(self, node: str, config: Path = WATCHED) -> Any:
         """Return the newest run of a node once it has ended; None before."""
-        runs = json.loads(self.ours("storagenode-remediate", "history", "--json", node, config=config)[1])
+        runs = json.loads(self.ours("storagenode-remediate", "history", "--json", node, config=config)[1])["runs"]
         return runs[0] if runs and runs[0]["finished"] is not None else None
 
     def installed(self, node: StorjNode) -> str:

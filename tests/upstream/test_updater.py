@@ -15,10 +15,10 @@ from pathlib import Path
 from remediate.steps.hold import hold, release, survey
 unit, binary, *meanwhile = sys.argv[1:]
 held = survey((unit,), Path(binary))
-hold(held)
+hold(held, Path(binary), ())
 for name in meanwhile:
     Path(name).write_text('{"Failure": "signal: terminated"}')
-print(json.dumps(release(held, Path(binary))))
+print(json.dumps(release(held, Path(binary), ())))
 """
 """Hold an updater, write files as if it had done so on its way out, and release it."""
 
