@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from tests.alerts import shipped
 from tests.e2e.site import EXPORTER, PATH, TOKEN, WEBHOOK, WORKER, Node, Site, wait
@@ -19,6 +19,8 @@ class Loop(Site):
     """The site with everything that acts by itself; every interval is a second, and alerts come again each second."""
 
     prometheus: Prometheus
+    waits: ClassVar[dict[str, str]] = {DEADLOCKED: "0s", BELOW_MINIMUM: "0s"}
+    """Another `for` than the shipped one, by alert."""
 
     def __init__(self, container: Container, folder: Path) -> None:
         super().__init__(container, folder, NAMES)
@@ -29,7 +31,7 @@ class Loop(Site):
         network, token = self.container.network, self.folder / "token"
         token.write_text(TOKEN)
         rules = self.folder / "storagenode.rules.yml"
-        rules.write_text(shipped.rules(**{DEADLOCKED: "0s", BELOW_MINIMUM: "0s"}))
+        rules.write_text(shipped.rules(**self.waits))
         route = self.folder / "alertmanager.yml"
         route.write_text(shipped.alertmanager("http://127.0.0.1:19652/alertmanager", token, repeat_interval="1s"))
         alertmanager = stack.enter_context(Alertmanager(route, network=network))

@@ -40,8 +40,9 @@ NODES = ["n1", "n2", "n3"]
 UNIT = Path(__file__).parents[2] / "packaging/systemd/storagenode-remediate-webhook.service"
 PROGRAM = Path(sys.executable).parent / "storagenode-remediate"
 LARGE = 200 << 20
-KEPT_MIB, KEPT_OF_LARGE_MIB = 8, 40
-"""What may stay resident of what has come, and of large bodies: the allocator's own, however many there were."""
+KEPT_MIB, KEPT_OF_LARGE_MIB = 8, 56
+"""What may stay resident of what has come, and of large bodies, of which 24 MiB are taken in at a time: the allocator's
+own, however many there were."""
 
 
 def allowed(key: str) -> int:
