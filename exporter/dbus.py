@@ -22,6 +22,7 @@ _SEND_SECONDS = 1.0
 _RECEIVE_BYTES = 65536
 _SHORTEST_BYTES = 16
 """Of a message, and so many tell its size."""
+_TRIES = 5
 _MOST_CALLS = 64
 _MOST_ABANDONED = 32
 """With the calls under way less than the 128 unanswered ones that the bus allows a connection."""
@@ -71,24 +72,19 @@ class SystemBus:
             self._calls.release()
 
     def _ask(self, message: Message, deadline: float) -> bytes:
-        link, made = self._connected(deadline)
-        try:
-            return link.ask(message, deadline)
-        except ConnectionError:
-            if made:
-                raise
-            # The bus was restarted since the last call.
-            return self._connected(deadline)[0].ask(message, deadline)
+        for _ in range(_TRIES - 1):
+            # The bus was restarted since the last call, or others have given up waiting and ended the connection.
+            with suppress(ConnectionError):
+                return self._connected(deadline).ask(message, deadline)
+        return self._connected(deadline).ask(message, deadline)
 
-    def _connected(self, deadline: float) -> "tuple[_Link, bool]":
-        """Return the connection, and whether it had to be made."""
+    def _connected(self, deadline: float) -> "_Link":
         if not self._lock.acquire(timeout=max(deadline - time.monotonic(), 0)):
             raise TimeoutError("the bus has not answered others before us")
         try:
-            if self._link is not None and not self._link.closed:
-                return self._link, False
-            self._link = _connect(deadline)
-            return self._link, True
+            if self._link is None or self._link.closed:
+                self._link = _connect(deadline)
+            return self._link
         finally:
             self._lock.release()
 
