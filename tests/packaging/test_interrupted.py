@@ -92,6 +92,8 @@ def test_a_reboot_with_an_empty_spool_and_an_open_journal(tmp_path: Path, polite
         container.reboot(politely=politely)
         wait(lambda: all(run["outcome"] for run in alpha.runs()), "the run is brought to its end")
         container.wait_state(WORKER, "inactive")
-        assert [run["outcome"] for run in alpha.runs()] == ["interrupted" if politely else "undone"]
+        # A systemd that goes down starts no updater again: then it is left to the next start, even of a polite reboot.
+        (run,) = alpha.runs()
+        assert run["outcome"] in ({"interrupted", "undone"} if politely else {"undone"})
         host.assert_untouched(alpha)
         assert container.show(alpha.unit, "ActiveState")["ActiveState"] == "inactive"

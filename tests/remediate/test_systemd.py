@@ -418,10 +418,10 @@ def test_every_updater_of_a_binary_is_found(host: Container) -> None:
         host.unit(f"{name}.service", service(command))
     code = """
 from exporter.config import NodeConfig
-from remediate.remediation import _updaters
+from remediate.updaters import updaters_on
 a = {"name": "a", "service": "process", "binary": "/opt/kt-many/storagenode", "updater_service": "systemd:z.service"}
 b = {"name": "b", "service": "systemd:b.service", "binary": "/opt/kt-many/storagenode", "config_dir": "/etc/kt-many"}
-print(json.dumps([_updaters([NodeConfig.model_validate(node) for node in nodes]) for nodes in ([a], [b])]))
+print(json.dumps([updaters_on([NodeConfig.model_validate(node) for node in nodes]) for nodes in ([a], [b])]))
 """
     by_name, by_closeness = python(host, code)
     assert by_name == ["z.service", *(f"kt-many-{number}.service" for number in (1, 2, 3))]
