@@ -49,7 +49,7 @@ def cadence(seen: Sequence[Seen]) -> Cadence:
     timed: list[tuple[int, float]] = []
     for number, ((before, when), (after, then)) in enumerate(pairwise(seen)):
         minors, days = after.minor - before.minor, (then - when) / DAY
-        if after.major == before.major and days > 0 and 0 < minors <= _JUMP_MINORS + days // _USUAL_DAYS:
+        if after.major == before.major and days > 0 and 0 < minors <= most_minors(then - when):
             sizes.append(minors)
             if number > 0:
                 timed.append((minors, days))
@@ -57,6 +57,11 @@ def cadence(seen: Sequence[Seen]) -> Cadence:
     if len(sizes) < _RAISES or days < _SPAN_DAYS:
         return Cadence(_USUAL_DAYS)
     return Cadence(days / minors, max(sizes), len(sizes))
+
+
+def most_minors(seconds: float) -> float:
+    """Say by how many minor releases a minimum may rise within so long a time; by more, it is not to be believed."""
+    return _JUMP_MINORS + max(seconds, 0.0) / DAY // _USUAL_DAYS
 
 
 class Minimums:

@@ -29,7 +29,6 @@ body { margin: 0 auto; max-width: 90rem; padding: 1.5rem; background: var(--page
 h1 { margin: 0; font-size: 1.4rem; }
 p { margin: .25rem 0; }
 a { color: var(--link); }
-pre { white-space: pre-wrap; }
 pre { margin: 1rem 0; padding: 1rem; background: var(--card); border: 1px solid var(--line);
   white-space: pre-wrap; overflow-wrap: anywhere; }
 .faint { color: var(--faint); }

@@ -4,12 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from exporter.allowed import Process
+from exporter.cadence import most_minors
+from exporter.status import DAY
 from exporter.version import NodeVersion
 
-_JUMP_MINORS = 10
-_DAYS_PER_MINOR = 14
-"""Upstream publishes a minor release about every fourteen days."""
-_DAY = 86400.0
 _FAILURES_A_DAY = 3
 """As many open the circuit."""
 
@@ -49,7 +47,7 @@ class History:
     def circuit_open(self) -> bool:
         """Whether it failed too often within a day, once; only a person closes it again."""
         spans = zip(self.failures, self.failures[_FAILURES_A_DAY - 1 :], strict=False)
-        return any(last - first < _DAY for first, last in spans)
+        return any(last - first < DAY for first, last in spans)
 
     def cools_down(self, now: float, seconds: float) -> bool:
         """Say whether a run ended less than so many seconds ago, or ahead: a clock may have been set back a little."""
@@ -67,7 +65,7 @@ class History:
         if self.last_minimum is None:
             return None
         before, when = self.last_minimum
-        allowed = _JUMP_MINORS + max(now - when, 0.0) / _DAY // _DAYS_PER_MINOR
+        allowed = most_minors(now - when)
         if minimum.major != before.major or minimum.minor - before.minor > allowed:
             return f"the minimum jumped from {before} to {minimum}, more than {allowed:.0f} minor releases"
         return None

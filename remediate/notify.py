@@ -6,6 +6,7 @@ import subprocess
 import time
 from collections.abc import Sequence
 
+from exporter.status import DAY
 from remediate.decision import Reason, Refuse
 from remediate.report import Report
 from remediate.store import Store
@@ -13,7 +14,7 @@ from remediate.store import Store
 logger = logging.getLogger(__name__)
 
 _TIME_LIMIT = 60.0
-_KEEP_TRYING = 86400.0
+_KEEP_TRYING = DAY
 _OF_A_VERSION = frozenset({Reason.KNOWN_BAD, Reason.NEVER_INSTALL, Reason.DRY_RUN})
 """Their details name it, and change with nothing else."""
 _WELL = frozenset({Reason.RUNNING, Reason.CURRENT})

@@ -3,14 +3,15 @@
 import logging
 import os
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from sqlite3 import DatabaseError
 
 from exporter.commandline import Program
-from exporter.config import Config, NodeConfig
+from exporter.config import Config
 from remediate import published
 from remediate.decision import Request, Trigger
+from remediate.history import History
 from remediate.journal import Run, facts
 from remediate.published import DecisionCount, NodePublished, Published, RunCount
 from remediate.remediation import Remediation
@@ -57,17 +58,23 @@ class Publisher:
                 )
                 for each in self._store.decisions()
             ),
-            nodes=tuple(self._node(node, unfinished) for node in self._config.nodes),
+            nodes=tuple(self._nodes(unfinished)),
         )
 
-    def _node(self, node: NodeConfig, unfinished: Run | None) -> NodePublished:
-        concerned = unfinished is not None and node.name in unfinished.subject.nodes
-        success, failure, duration = self._store.last_ends(node.name)
-        binary = Path(os.path.realpath(node.binary))
-        history = self._store.history(binary, [each.name for each in self._config.sharing(binary)])
+    def _nodes(self, unfinished: Run | None) -> Iterator[NodePublished]:
+        binaries = {node.name: Path(os.path.realpath(node.binary)) for node in self._config.nodes}
+        sharing: dict[Path, list[str]] = {}
+        for name, binary in binaries.items():
+            sharing.setdefault(binary, []).append(name)
+        for name, binary in binaries.items():
+            yield self._node(name, self._store.history(binary, sharing[binary]), unfinished)
+
+    def _node(self, name: str, history: History, unfinished: Run | None) -> NodePublished:
+        concerned = unfinished is not None and name in unfinished.subject.nodes
+        success, failure, duration = self._store.last_ends(name)
         pause = history.pause(self._now())
         return NodePublished(
-            node=node.name,
+            node=name,
             updater_held=bool(concerned and unfinished and facts(unfinished.journal).held),
             in_progress=bool(concerned and unfinished and unfinished.subject.program is Program.STORAGENODE),
             circuit_open=history.circuit_open,
