@@ -95,6 +95,7 @@ class StorjNode:
         updater_options: str = "--version.check-interval=1m",
     ) -> None:
         self.container = container
+        self.name = name
         self.unit = f"{name}.service"
         self.updater_unit = f"{name}-updater.service"
         self.folder = Path("/var/lib", name)
@@ -149,6 +150,17 @@ class StorjNode:
         """Put a release of the node, or of the updater, in its place."""
         self.container.put(programs(version)[program], self.folder / program)
         self.container.run(["chown", f"{USER}:{USER}", self.folder / program])
+
+    def config(self) -> dict[str, str]:
+        """Return the node's part of our configuration."""
+        return {
+            "name": self.name,
+            "service": f"systemd:{self.unit}",
+            "binary": str(self.binary),
+            "config_dir": str(self.config_dir),
+            "api": self.api.removeprefix("http://"),
+            "updater_service": f"systemd:{self.updater_unit}",
+        }
 
     def _run(self, *argv: str | Path) -> None:
         as_owner = ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups"]

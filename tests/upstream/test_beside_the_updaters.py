@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from tests.labs.systemd import Container
-from tests.labs.upstream import DEFECTIVE, FIXED, VERSION_SERVER, StorjNode, programs, serve_versions, storagenode_zip
+from tests.labs.upstream import DEFECTIVE, FIXED, StorjNode, programs, serve_versions, storagenode_zip
 from tests.simulators import build
 from tests.simulators.download_host import DownloadHost
 from tests.simulators.witness import Witness
-from tests.upstream.conftest import ASSET, NEW, OLD, OUR_PROGRAMS, WATCHED, wait_for
+from tests.upstream.conftest import ASSET, NEW, OLD, OUR_PROGRAMS, WATCHED, configure, wait_for
 
 pytestmark = [pytest.mark.upstream, pytest.mark.systemd]
 
@@ -59,25 +58,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
             "online": StorjNode(container, "online", number=2, updater=DEFECTIVE, updater_options=once),
         }
         serve_versions(container, minimum=NEW, url=f"{host.releases}/v{NEW}/storagenode_{{os}}_{{arch}}.zip")
-        described = [
-            {
-                "name": name,
-                "service": f"systemd:{node.unit}",
-                "binary": str(node.binary),
-                "config_dir": str(node.config_dir),
-                "api": node.api.removeprefix("http://"),
-                "updater_service": f"systemd:{node.updater_unit}",
-            }
-            for name, node in nodes.items()
-        ]
-        allowed = {
-            "releases": host.releases,
-            "digests": host.tags,
-            "verify": "require",
-            "status_file": "/run/keeper.json",
-        }
-        config = {"nodes": described, "version_server": VERSION_SERVER, "remediation": allowed}
-        container.write(WATCHED, yaml.safe_dump(config))
+        configure(container, host, nodes.values())
         yield Place(container, nodes)
 
 

@@ -9,21 +9,30 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from tests.labs.systemd import Container
 from tests.labs.upstream import (
     DEFECTIVE,
     FIXED,
     USER,
-    VERSION_SERVER,
     StorjNode,
     programs,
     serve_versions,
     storagenode_zip,
 )
 from tests.simulators.download_host import DownloadHost
-from tests.upstream.conftest import ASSET, NEW, OLD, OUR_PROGRAMS, STORE, WATCHED, digest, program_digest, wait_for
+from tests.upstream.conftest import (
+    ASSET,
+    NEW,
+    OLD,
+    OUR_PROGRAMS,
+    STORE,
+    WATCHED,
+    configure,
+    digest,
+    program_digest,
+    wait_for,
+)
 from tests.upstream.test_by_hand import HANGS
 
 pytestmark = [pytest.mark.upstream, pytest.mark.systemd]
@@ -96,25 +105,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         container.run(["install", "--directory", f"--owner={USER}", STORE])
         url = f"{host.releases}/v{NEW}/storagenode_{{os}}_{{arch}}.zip"
         serve_versions(container, minimum=NEW, url=url, updater=NEW)
-        described = [
-            {
-                "name": name,
-                "service": f"systemd:{node.unit}",
-                "binary": str(node.binary),
-                "config_dir": str(node.config_dir),
-                "api": node.api.removeprefix("http://"),
-                "updater_service": f"systemd:{node.updater_unit}",
-            }
-            for name, node in nodes.items()
-        ]
-        allowed = {
-            "releases": host.releases,
-            "digests": host.tags,
-            "verify": "require",
-            "status_file": "/run/keeper.json",
-        }
-        config = {"nodes": described, "version_server": VERSION_SERVER, "remediation": allowed}
-        container.write(WATCHED, yaml.safe_dump(config))
+        configure(container, host, nodes.values())
         yield Place(container, archives / NEW / ASSET, nodes)
 
 
