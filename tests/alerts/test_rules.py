@@ -88,12 +88,16 @@ DEADLOCKED, MINIMUM, MISSING = "StorageNodeDeadlocked", "StorageNodeBelowMinimum
     ],
 )
 def test_promtool_test_notices_a_wrong_rule(alert: str, right: str, wrong: str, tmp_path: Path) -> None:
+    assert_noticed(alert, right, wrong, AHEAD_TEST if alert in (NEAR, NOT_REACHED) else RULES_TEST, tmp_path)
+
+
+def assert_noticed(alert: str, right: str, wrong: str, tests: Path, folder: Path) -> None:
+    """Demand that promtool's tests fail, for the alerts they see, once something of an alert's rule is wrong."""
     before, name, rest = RULES.read_text().partition(f"- alert: {alert}\n")
     assert right in rest.partition("- alert:")[0], "what is recorded belongs to the alert before"
-    (tmp_path / RULES.name).write_text(before + name + rest.replace(right, wrong, 1))
-    tests = AHEAD_TEST if alert in (NEAR, NOT_REACHED) else RULES_TEST
-    shutil.copy(tests, tmp_path)
-    done = promtool("test", "rules", tmp_path / tests.name, check=False)
+    (folder / RULES.name).write_text(before + name + rest.replace(right, wrong, 1))
+    shutil.copy(tests, folder)
+    done = promtool("test", "rules", folder / tests.name, check=False)
     assert done.returncode == 1
     assert "got:" in done.stdout + done.stderr, "it failed for another reason than the alerts it saw"
 

@@ -1,12 +1,12 @@
 """The alerts on the official updater, by promtool; and that its tests notice when a rule is wrong."""
 
-import shutil
 from pathlib import Path
 
 import pytest
 
 from exporter.updaterlog import Blocked
-from tests.alerts.shipped import ROOT, RULES
+from tests.alerts.shipped import ROOT
+from tests.alerts.test_rules import assert_noticed
 from tests.labs.prometheus import promtool
 
 pytestmark = pytest.mark.prometheus
@@ -61,13 +61,7 @@ def test_rules_do_what_they_promise() -> None:
     ],
 )
 def test_promtool_test_notices_a_wrong_rule(alert: str, right: str, wrong: str, tmp_path: Path) -> None:
-    before, name, rest = RULES.read_text().partition(f"- alert: {alert}\n")
-    assert right in rest.partition("- alert:")[0]
-    (tmp_path / RULES.name).write_text(before + name + rest.replace(right, wrong, 1))
-    shutil.copy(TEST, tmp_path)
-    done = promtool("test", "rules", tmp_path / TEST.name, check=False)
-    assert done.returncode == 1
-    assert "got:" in done.stdout + done.stderr, "it failed for another reason than the alerts it saw"
+    assert_noticed(alert, right, wrong, TEST, tmp_path)
 
 
 def test_the_runbook_has_every_way_to_be_blocked() -> None:
