@@ -122,7 +122,8 @@ def test_without_a_bus_nothing_can_be_told(host: Container) -> None:
 
 def test_a_stop_that_takes_its_time_is_waited_for(host: Container) -> None:
     loop = "/bin/sh -c 'trap \"sleep 1; exit 0\" TERM; touch /run/kt-slow; while :; do sleep 0.1; done'"
-    host.unit("kt-slow.service", service(loop))
+    # With the default KillMode= systemd may also kill the trap's own `sleep`, and the stop is over at once.
+    host.unit("kt-slow.service", service(loop, "KillMode=mixed"))
     host.systemctl("start", "kt-slow.service")
     deadline = time.monotonic() + 10
     while not host.path("/run/kt-slow").exists():
