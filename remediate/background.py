@@ -40,7 +40,7 @@ def working(config: Config, rules: Rules, spool: Spool) -> Iterator[None]:
                 try:
                     if unfinished or spool.pending():
                         work(spool, names, assembly.remediation, assembly.publisher.publish)
-                        unfinished = assembly.store.open_run() is not None
+                        unfinished = bool(assembly.store.open_runs())
                         pause = _RETRY_SECONDS if unfinished else _POLL_SECONDS
                 except (BusyError, OSError, DatabaseError) as error:
                     logger.error("worker cannot work", extra={"problem": str(error)})

@@ -134,21 +134,21 @@ def run(
 @common_options
 @json_option
 def recover(as_json: bool, config_file: Path, log_level: Level, log_format: Format) -> None:
-    """Bring an interrupted run to its end; may be repeated at any time.
+    """Bring interrupted runs to their end; may be repeated at any time.
 
     Example: storagenode-remediate recover
     """
     setup(Level(log_level), Format(log_format))
-    from remediate.report import run_json, run_text
+    from remediate.report import run_json, run_text, worst
 
     with assembled(config_file) as (_, assembly), unless_busy():
         ended = assembly.remediation.recover()
         assembly.publisher.publish()
     if as_json:
-        click.echo(json.dumps(run_json(ended) if ended else None, indent=2))
+        click.echo(json.dumps([run_json(run) for run in ended], indent=2))
     else:
-        click.echo(run_text(ended) if ended else "nothing to recover")
-    sys.exit(ended.exit_code if ended else 0)
+        click.echo("\n".join(map(run_text, ended)) or "nothing to recover")
+    sys.exit(worst(run.exit_code for run in ended))
 
 
 @main.command()

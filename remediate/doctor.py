@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from sqlite3 import DatabaseError
 
@@ -52,7 +52,7 @@ def examine(config: Config, rules: Rules, chosen: Sequence[NodeConfig]) -> Diagn
     statuses = observer.observe_all(_OBSERVE_SECONDS)
     answers = {what: pending.result()[0] for what, pending in asked.items()}
     problems |= unreachable(rules, statuses, answers) | folders(rules, automatic=units is not None and units.installed)
-    store, runs = _store(rules, problems)
+    store, unfinished = _store(rules, problems)
     try:
         facts = [_node(node, status, store, rules) for node, status in zip(chosen, statuses, strict=True)]
     finally:
@@ -66,18 +66,18 @@ def examine(config: Config, rules: Rules, chosen: Sequence[NodeConfig]) -> Diagn
         clock_ahead_seconds=answer[1] if isinstance(answer, tuple) else None,
         worker=units,
         worker_last_seen=seen.worker_last_seen if seen else None,
-        unfinished=runs,
+        unfinished=unfinished,
     )
     return diagnose(host, facts)
 
 
-def _store(rules: Rules, problems: dict[str, Problem]) -> tuple[Store | None, Unfinished | None]:
+def _store(rules: Rules, problems: dict[str, Problem]) -> tuple[Store | None, tuple[Unfinished, ...]]:
     """Open the store if there is one; it is not made for the sake of looking."""
     if "state_dir" in problems or not (rules.state_dir / "store.sqlite").exists():
-        return None, None
+        return None, ()
     try:
         store = Store(rules.state_dir)
-        run = store.open_run()
+        runs = store.open_runs()
     except (OSError, DatabaseError, SchemaError) as error:
         what = f"{rules.state_dir}/store.sqlite: {error}"
         problems["state_dir"] = (
@@ -85,16 +85,19 @@ def _store(rules: Rules, problems: dict[str, Problem]) -> tuple[Store | None, Un
             what,
             "restore it, or move it away: what earlier runs did is lost then",
         )
-        return None, None
-    return store, _unfinished(store, run) if run else None
+        return None, ()
+    return store, tuple(_unfinished(store, runs)) if runs else ()
 
 
-def _unfinished(store: Store, run: Run) -> Unfinished:
+def _unfinished(store: Store, runs: Sequence[Run]) -> Iterator[Unfinished]:
+    """Tell the run that is under way, the newest if any is, from those that were interrupted."""
     try:
         with store.lock():
-            return Unfinished(id=run.id, node=run.node, under_way=False)
+            busy = False
     except BusyError:
-        return Unfinished(id=run.id, node=run.node, under_way=True)
+        busy = True
+    for run in runs:
+        yield Unfinished(id=run.id, node=run.node, under_way=busy and run is runs[-1])
 
 
 def _node(node: NodeConfig, status: NodeStatus, store: Store | None, rules: Rules) -> NodeFacts:

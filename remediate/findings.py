@@ -66,7 +66,7 @@ class HostFacts:
     worker: WorkerUnits | None = None
     """None without systemd."""
     worker_last_seen: float | None = None
-    unfinished: Unfinished | None = None
+    unfinished: tuple[Unfinished, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,12 +208,12 @@ def _of_host(host: HostFacts) -> Iterator[_Found]:
     if host.clock_ahead_seconds is not None and abs(host.clock_ahead_seconds) > _CLOCK_SECONDS:
         what = f"the clock differs by {host.clock_ahead_seconds:+.0f} s from the version server's"
         yield _ENDANGERS, "clock", what, "set it, and keep it set (timedatectl set-ntp true): nodes refuse to run else"
-    if host.unfinished and host.unfinished.under_way:
-        what = f"run {host.unfinished.id} of {host.unfinished.node} is under way"
-        yield _NOTE, "unfinished", what, "look again when it has ended"
-    elif host.unfinished:
-        what = f"run {host.unfinished.id} of {host.unfinished.node} was interrupted"
-        yield _ENDANGERS, "unfinished", what, "storagenode-remediate recover"
+    for run in host.unfinished:
+        if run.under_way:
+            yield _NOTE, "unfinished", f"run {run.id} of {run.node} is under way", "look again when it has ended"
+        else:
+            what = f"run {run.id} of {run.node} was interrupted"
+            yield _ENDANGERS, "unfinished", what, "storagenode-remediate recover"
     if host.worker is None:
         return
     if not host.worker.installed:

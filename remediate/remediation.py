@@ -111,22 +111,23 @@ class Remediation:
         self._tell(report if request.trigger is not Trigger.PERSON else None)
         return report
 
-    def recover(self) -> Run | None:
-        """End the run that was interrupted, if there is one.
+    def recover(self) -> list[Run]:
+        """End what was interrupted; a run that cannot be yet comes back unfinished.
 
         Raises:
             BusyError: a run is in progress on this host.
         """
         with self._store.lock():
-            run = self._recover()
-        self._tell(Report.of(run) if run is not None else None)
-        return run
+            runs = self._recover()
+        for report in [*map(Report.of, runs)] or (None,):
+            self._tell(report)
+        return runs
 
     def _run(self, request: Request) -> Report:
-        unfinished = self._recover()
-        if unfinished is not None and unfinished.finished is None:
-            held = Refuse(Reason.STILL_HELD, f"run {unfinished.id} could not put everything back yet")
-            return Report(request.node, held, unfinished, request.program)
+        for run in self._recover():
+            if run.finished is None and self._concerns(run, request.node):
+                held = Refuse(Reason.STILL_HELD, f"run {run.id} could not put everything back yet")
+                return Report(request.node, held, run, request.program)
         prepared = self._prepare(request)
         decision = prepared.decision
         self._store.count(request.node, request.program, decision)
@@ -149,13 +150,19 @@ class Remediation:
             self._recover()
         return Report(request.node, decision, self._store.run(run.id), request.program)
 
-    def _recover(self) -> Run | None:
-        run = self._store.open_run()
-        if run is None:
-            return None
+    def _recover(self) -> list[Run]:
+        return [self._ended(run) for run in self._store.open_runs()]
+
+    def _ended(self, run: Run) -> Run:
         with suppress(KeyboardInterrupt):  # it comes once, and what is put back stays put
             return Application(run, self._means).recover()
         return Application(run, self._means).recover()
+
+    def _concerns(self, run: Run, name: str) -> bool:
+        """Whether a run is about this node, by the name that it has now or had, or about its binary."""
+        node = self._config.node(name)
+        assert node is not None, "who asks has looked the name up"
+        return name in run.subject.nodes or Path(os.path.realpath(node.binary)) == run.subject.binary
 
     def _tell(self, report: Report | None = None) -> None:
         if self._rules.notify is not None:

@@ -126,10 +126,10 @@ class Store:
         entries = self._db.execute("SELECT * FROM journal WHERE run = ? ORDER BY id", (number,))
         return records.run(row, entries)
 
-    def open_run(self) -> Run | None:
-        """Find the run that was begun and not finished."""
-        row = self._db.execute("SELECT id FROM runs WHERE finished IS NULL ORDER BY id DESC LIMIT 1").fetchone()
-        return self.run(row["id"]) if row else None
+    def open_runs(self) -> list[Run]:
+        """Read the runs that were begun and not finished, oldest first."""
+        rows = self._db.execute("SELECT id FROM runs WHERE finished IS NULL ORDER BY id").fetchall()
+        return [self.run(row["id"]) for row in rows]
 
     def runs(self, *, node: str | None = None, limit: int = 20) -> list[Run]:
         """Read the newest runs, newest first; of one node, those that updated its binary for another as well."""

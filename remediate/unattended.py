@@ -81,7 +81,7 @@ def work(as_json: bool, only_check: bool, config_file: Path, log_level: Level, l
         try:
             reports = work_off(spool, names, assembly.remediation, assembly.publisher.publish, ended)
             # for a request that has just come, systemd starts us at once
-            left = bool(set(spool.pending()) - set(names)) or assembly.store.open_run() is not None
+            left = bool(set(spool.pending()) - set(names)) or bool(assembly.store.open_runs())
         except OSError as error:
             fail(f"remediation.spool: {spool.directory} cannot be used: {error}", EXIT_FAILED)
     if as_json:

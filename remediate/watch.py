@@ -37,11 +37,9 @@ def rounds(config: Config, assembly: Assembly, ended: Callable[[], bool]) -> Ite
         reports: list[Report] = []
         try:
             assembly.publisher.publish()
-            if (recovered := assembly.remediation.recover()) is not None:
-                reports.append(Report.of(recovered))
+            reports += map(Report.of, assembly.remediation.recover())
             for request in _in_need(config, observer, execute, assembly.remediation.looks_after):
-                # while something is still held, nothing else is begun
-                if ended() or time.monotonic() < next_time.get(request, 0) or assembly.store.open_run() is not None:
+                if ended() or time.monotonic() < next_time.get(request, 0):
                     continue
                 next_time[request] = time.monotonic() + config.refresh.total_seconds()
                 reports += attempt(assembly.remediation, request)

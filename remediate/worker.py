@@ -3,7 +3,7 @@
 import logging
 import os
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from sqlite3 import DatabaseError
 
@@ -41,7 +41,7 @@ class Publisher:
             logger.warning("status file not written", extra={"file": str(self._path), "problem": error.strerror})
 
     def _status(self) -> Published:
-        unfinished = self._store.open_run()
+        unfinished = self._store.open_runs()
         return Published(
             worker_last_seen=self._now(),
             runs=tuple(
@@ -61,7 +61,7 @@ class Publisher:
             nodes=tuple(self._nodes(unfinished)),
         )
 
-    def _nodes(self, unfinished: Run | None) -> Iterator[NodePublished]:
+    def _nodes(self, unfinished: Sequence[Run]) -> Iterator[NodePublished]:
         binaries = {node.name: Path(os.path.realpath(node.binary)) for node in self._config.nodes}
         sharing: dict[Path, list[str]] = {}
         for name, binary in binaries.items():
@@ -69,14 +69,14 @@ class Publisher:
         for name, binary in binaries.items():
             yield self._node(name, self._store.history(binary, sharing[binary]), unfinished)
 
-    def _node(self, name: str, history: History, unfinished: Run | None) -> NodePublished:
-        concerned = unfinished is not None and name in unfinished.subject.nodes
+    def _node(self, name: str, history: History, unfinished: Sequence[Run]) -> NodePublished:
+        concerning = [run for run in unfinished if name in run.subject.nodes]
         success, failure, duration = self._store.last_ends(name)
         pause = history.pause(self._now())
         return NodePublished(
             node=name,
-            updater_held=bool(concerned and unfinished and facts(unfinished.journal).held),
-            in_progress=bool(concerned and unfinished and unfinished.subject.program is Program.STORAGENODE),
+            updater_held=any(facts(run.journal).held for run in concerning),
+            in_progress=any(run.subject.program is Program.STORAGENODE for run in concerning),
             circuit_open=history.circuit_open,
             paused=pause is not None,
             paused_until=pause.until if pause is not None else None,

@@ -15,6 +15,8 @@ from exporter.status import ServiceState, ServiceStatus
 _PROC = Path("/proc")
 _STARTTIME_FIELD = 19
 """Of /proc/PID/stat, counted after the command's closing parenthesis (proc(5) counts it as 22 from 1)."""
+_EXEC_TRIES, _EXEC_SECONDS = 20, 0.01
+"""A process that is being executed has its program before its arguments, mostly for microseconds."""
 
 
 class ProcessReader:
@@ -120,7 +122,10 @@ class _Process:
 
     @cached_property
     def _arguments(self) -> tuple[bool, Path | None]:
-        arguments = Path(self._folder, "cmdline").read_bytes().split(b"\0")[1:-1]
+        file, tries = Path(self._folder, "cmdline"), _EXEC_TRIES
+        while not (content := file.read_bytes()) and self.link is not None and (tries := tries - 1):
+            time.sleep(_EXEC_SECONDS)
+        arguments = content.split(b"\0")[1:-1]
         config_dir = _config_dir(arguments)
         return b"run" in arguments, config_dir.resolve() if config_dir and config_dir.is_absolute() else None
 

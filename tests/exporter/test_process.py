@@ -8,10 +8,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Timer
 
 import pytest
 
 from exporter.config import NodeConfig, ProcessService
+from exporter.services import process
 from exporter.services.process import ProcessReader
 from exporter.status import ServiceState
 from tests.exporter.process_cases import CASES, HIDDEN, Case
@@ -48,12 +50,12 @@ def reader(
 
 @contextmanager
 def started(binary: Path, *arguments: str) -> Iterator[int]:
-    process = subprocess.Popen([binary, *(arguments or ["run"])])
+    running = subprocess.Popen([binary, *(arguments or ["run"])])
     try:
-        yield process.pid
+        yield running.pid
     finally:
-        process.kill()
-        process.wait()
+        running.kill()
+        running.wait()
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
@@ -133,6 +135,23 @@ def test_a_pid_file_that_cannot_be_read_is_unknown(binary: Path, tmp_path: Path)
     status = reader(binary, pid_file=tmp_path).read(5)
     assert status.state is ServiceState.UNKNOWN
     assert f"{tmp_path}: Is a directory" in status.detail
+
+
+def test_a_process_that_is_just_being_executed_runs(
+    binary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its program is known before its arguments are: whoever has started it may look in between."""
+    folder = tmp_path / "proc" / "77"
+    folder.mkdir(parents=True)
+    (folder / "exe").symlink_to(binary)
+    (folder / "stat").write_text("77 (storagenode) S" + " 0" * 20)
+    (tmp_path / "proc/stat").write_text("btime 1\n")
+    (folder / "cmdline").touch()
+    monkeypatch.setattr(process, "_PROC", tmp_path / "proc")
+    later = Timer(0.05, (folder / "cmdline").write_bytes, [b"storagenode\0run\0"])
+    later.start()
+    assert reader(binary).read(5).state is ServiceState.RUNNING
+    later.join()
 
 
 def test_a_missing_binary_does_not_run(tmp_path: Path) -> None:

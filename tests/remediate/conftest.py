@@ -104,7 +104,7 @@ class Stage:
         assert report.run is not None, str(report)
         return report.run
 
-    def recover(self) -> Run | None:
+    def recover(self) -> list[Run]:
         with self.assembly() as assembly:
             return assembly.remediation.recover()
 

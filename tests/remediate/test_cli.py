@@ -256,7 +256,7 @@ def test_json_is_all_there_is_on_standard_output(stage: Stage) -> None:
     (listed,) = as_json(stage.cli("history", "--json"))["runs"]
     assert listed == run == as_json(stage.cli("history", "--json", "--run", str(run["id"])))
     assert as_json(stage.cli("history", "--json", "beta")) == {"runs": [], "decisions": []}
-    assert as_json(stage.cli("recover", "--json")) is None
+    assert as_json(stage.cli("recover", "--json")) == []
     assert as_json(stage.cli("work", "--json")) == []
     (skipped,) = as_json(stage.cli("run", "--yes", "--json", "alpha"))
     assert (skipped["decision"], skipped["reason"], skipped["run"]) == ("skip", "current", None)

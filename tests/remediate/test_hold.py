@@ -26,8 +26,7 @@ def test_recovery_puts_back_what_a_killed_updater_has_renamed_away(stage: Stage,
     assert program(stage, "run", "--yes", "alpha", kill_at=kill_at) == -signal.SIGKILL
     was = stage.installed
     stage.binary.rename(stage.binary.with_name(BACKUP))
-    run = stage.recover()
-    assert run is not None
+    (run,) = stage.recover()
     assert stage.installed == was
     if was == build.sha256(stage.old):
         assert run.outcome is Outcome.UNDONE

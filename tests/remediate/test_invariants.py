@@ -82,7 +82,7 @@ def whole(stage: Stage) -> str:
 def assert_ended(stage: Stage) -> None:
     """I3: finished or undone, nothing left over, nothing open."""
     with stage.assembly() as assembly:
-        assert assembly.store.open_run() is None
+        assert assembly.store.open_runs() == []
         (run,) = assembly.store.runs()
         assert not facts(run.journal).held
         assert not facts(run.journal).stopped
@@ -155,8 +155,7 @@ def test_i2_what_is_stopped_is_on_record_before_it_is_stopped(stage: Stage) -> N
         assert program(stage, *arguments, kill_at=confirm + 2) == -signal.SIGKILL
         assert node.process.poll() is None
         with stage.assembly() as assembly:
-            run = assembly.store.open_run()
-            assert run is not None
+            (run,) = assembly.store.open_runs()
             assert facts(run.journal).stopped == ("alpha",)
         assert program(stage, "recover") == 1
         assert node.process.poll() is None, "it runs, so nothing is to be done"
@@ -213,8 +212,7 @@ def test_i2_what_cannot_be_put_back_stays_on_record(stage: Stage) -> None:
     for _ in range(2):
         assert program(stage, "recover") == 4
         with stage.assembly() as assembly:
-            run = assembly.store.open_run()
-            assert run is not None
+            (run,) = assembly.store.open_runs()
             assert set(facts(run.journal).held) == {"updater.service"}
         report = stage.run(trigger=Trigger.ALERT)
         assert report.decision.reason is Reason.STILL_HELD
@@ -233,12 +231,47 @@ def test_i3_a_folder_that_is_gone_is_waited_for(stage: Stage) -> None:
     assert_ended(stage)
 
 
+def test_i3_a_folder_that_is_gone_keeps_its_own_nodes_waiting_and_no_others(stage: Stage) -> None:
+    elsewhere = stage.root / "elsewhere" / "storagenode"
+    elsewhere.parent.mkdir()
+    shutil.copy(stage.old, elsewhere)
+    stage.add("beta", binary=str(elsewhere))
+    assert program(stage, "run", "--yes", "alpha", kill_at=20) == -signal.SIGKILL
+    away = stage.root / "away"
+    stage.folder.rename(away)
+    assert stage.ran(node="beta", trigger=Trigger.ALERT).outcome is Outcome.UPDATED
+    assert build.sha256(elsewhere) == build.sha256(stage.new)
+    refused = stage.run(trigger=Trigger.ALERT)
+    assert (refused.decision.reason, refused.exit_code) == (Reason.STILL_HELD, 4)
+    stage.nodes[0]["name"] = "renamed"
+    assert stage.run(node="renamed", trigger=Trigger.ALERT).decision.reason is Reason.STILL_HELD
+    stage.nodes[0]["name"] = "alpha"
+    away.rename(stage.folder)
+    assert program(stage, "recover") == 1
+    assert_ended(stage)
+    assert stage.ran(trigger=Trigger.ALERT).outcome is Outcome.UPDATED
+
+
+def test_i3_every_run_that_was_interrupted_is_recovered(stage: Stage) -> None:
+    elsewhere = stage.root / "elsewhere" / "storagenode"
+    elsewhere.parent.mkdir()
+    shutil.copy(stage.old, elsewhere)
+    stage.add("beta", binary=str(elsewhere))
+    assert program(stage, "run", "--yes", "alpha", kill_at=20) == -signal.SIGKILL
+    away = stage.root / "away"
+    stage.folder.rename(away)
+    assert program(stage, "run", "--yes", "beta", kill_at=20) == -signal.SIGKILL
+    away.rename(stage.folder)
+    assert [run.node for run in stage.recover()] == ["alpha", "beta"]
+    assert os.listdir(elsewhere.parent) == ["storagenode"]
+    assert_ended(stage)
+
+
 def test_i3_somebody_else_has_replaced_the_binary_since(stage: Stage, tmp_path: Path) -> None:
     assert program(stage, "run", "--yes", "alpha", kill_at=20) == -signal.SIGKILL
     other = build.node("1.110.0", tmp_path / "other")
     stage.install(other)
-    run = stage.recover()
-    assert run is not None
+    (run,) = stage.recover()
     assert (run.outcome, run.exit_code) == (Outcome.SUPERSEDED, 0)
     assert stage.installed == build.sha256(other)
     assert stage.entries() == ["storagenode"]
@@ -249,8 +282,7 @@ def test_i3_the_last_copy_of_a_binary_is_never_removed(stage: Stage) -> None:
     assert program(stage, "run", "--yes", "alpha", kill_at=swap_done) == -signal.SIGKILL
     assert whole(stage) == "new"
     stage.binary.unlink()
-    run = stage.recover()
-    assert run is not None
+    (run,) = stage.recover()
     assert (run.outcome, run.exit_code) == (Outcome.FAILED, 1)
     assert "no longer there" in run.detail
     assert stage.entries() == [f".storagenode.keeper-old-{OLD}"]
@@ -292,7 +324,7 @@ def test_i5_a_new_binary_that_fails_to_start_is_not_taken_back(stage: Stage, tmp
     crashing = build.node(NEW, tmp_path / "crashing", misbehave="crash")
     stage.publish(crashing)
     assert stage.ran(start=Start.ALWAYS).outcome is Outcome.START_FAILED
-    assert stage.recover() is None
+    assert stage.recover() == []
     assert stage.installed == build.sha256(crashing)
 
 

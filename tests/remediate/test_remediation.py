@@ -43,7 +43,7 @@ def assert_failed(stage: Stage, run: Run, outcome: Outcome, *said: str, given: b
     with stage.assembly() as assembly:
         bad = assembly.store.history(stage.binary, ()).known_bad
         assert (TARGET in bad) is (outcome is Outcome.BAD_VERSION and not given)
-        assert assembly.store.open_run() is None
+        assert assembly.store.open_runs() == []
     assert not list(stage.state_dir.glob("tmp*"))
 
 

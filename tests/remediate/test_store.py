@@ -44,13 +44,12 @@ def test_a_run_is_read_back_as_it_was_written(tmp_path: Path) -> None:
     store.note(run.id, "extract", Event.DONE, {"staged": {"device": 1, "inode": 2**63 - 1}})
     store.close()
     again = Store(tmp_path, now=Clock())
-    found = again.open_run()
-    assert found is not None
+    (found,) = again.open_runs()
     assert found.subject == SUBJECT
     assert found.seen == {"alpha": "crash_looping"}
     assert found.journal[0].data == {"staged": {"device": 1, "inode": 2**63 - 1}}
     again.finish(run.id, Outcome.UPDATED, "it runs")
-    assert again.open_run() is None
+    assert again.open_runs() == []
     (ended,) = again.runs()
     assert (ended.outcome, ended.detail, ended.exit_code) == (Outcome.UPDATED, "it runs", 0)
     assert ended.finished is not None
