@@ -1,5 +1,6 @@
 """Who may ask: a bearer token, TLS and client certificates, from files that are read again when they change."""
 
+import base64
 import hmac
 import re
 from collections.abc import Callable
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from ssl import SSLContext
 
 _TOKEN_LENGTH = range(16, 1025)
+_LOOKING = ("GET", "HEAD")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,14 +37,32 @@ class Access:
         return self.token is not None or self.client_certificates
 
     def admits(self, scope: Scope) -> bool:
-        """Whether a request carries the token, if there has to be one."""
+        """Whether a request carries the token, if there has to be one.
+
+        A browser, which knows users and passwords only, may look with the token for a password, whoever the user. It
+        may not do more: whatever page is open in it can have it send that password along.
+        """
         if self.token is None:
             return True
         given = [value for name, value in scope["headers"] if name == b"authorization"]
         if len(given) != 1:
             return False
         scheme, _, credentials = given[0].partition(b" ")
-        return scheme.lower() == b"bearer" and hmac.compare_digest(credentials.strip(), self.token().encode())
+        match scheme.lower():
+            case b"bearer":
+                shown = credentials.strip()
+            case b"basic" if scope["method"] in _LOOKING:
+                shown = _password(credentials)
+            case _:
+                return False
+        return hmac.compare_digest(shown, self.token().encode())
+
+
+def _password(credentials: bytes) -> bytes:
+    try:
+        return base64.b64decode(credentials, validate=True).partition(b":")[2]
+    except ValueError:
+        return b""
 
 
 def access(config: WebConfig) -> Access:

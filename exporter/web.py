@@ -34,6 +34,8 @@ def create_app(routes: Sequence[BaseRoute], access: Access) -> ASGIApp:
     async def admit(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["path"] not in HEALTH_PATHS and not access.admits(scope):
             refusal = EarlyResponse("a valid bearer token is needed\n", 401, {"WWW-Authenticate": "Bearer"})
+            # A browser asks for a password then. In a line of its own: not all read a second one behind the first.
+            refusal.headers.append("WWW-Authenticate", 'Basic realm="storagenode-keeper", charset="UTF-8"')
             await refusal(scope, receive, send)
             return
         try:

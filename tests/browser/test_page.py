@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from exporter import web
+from exporter.access import Access
 from exporter.serve import page_route
 from exporter.status import NodeStatus
 from tests.exporter.test_page import EVERY, many
@@ -81,3 +82,10 @@ def test_it_loads_and_runs_nothing(browser: Chromium) -> None:
         assert (hosts, set(asked) - {f"{url}/", f"{url}/favicon.ico"}) == ([], set())
         assert not [entry for entry in logged if "favicon" not in str(entry)], logged
         assert browser.evaluate("window.hacked") is None
+
+
+def test_a_browser_shows_the_token_as_a_password(browser: Chromium) -> None:
+    token = "correct-horse-battery"
+    with serving(web.create_app([page_route(lambda: EVERY, "")], Access(token=lambda: token))) as url:
+        browser.open(url.replace("//", f"//me:{token}@") + "/", width=1400, dark=False)
+        assert browser.evaluate('document.querySelectorAll("td.level").length') == len(EVERY)
