@@ -171,6 +171,11 @@ class Rejected:
     version: NodeVersion
     failure: str
 
+    @property
+    def by_signal(self) -> bool:
+        """Whether a signal ended the try, as when the updater was stopped: the version is not to blame."""
+        return self.failure.startswith(("signal: terminated", "signal: killed", "signal: interrupt"))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpdaterStatus:

@@ -102,7 +102,7 @@ def beside(leftovers: Iterable[Leftover], status: NodeStatus) -> Iterator[Troubl
         else:
             serious = wanted is None or leftover.version in wanted
             what = f"{leftover.path}: left by the official updater, and in its way to {leftover.version}"
-            todo = "remove it"
+            todo = _heal(status) if serious and isinstance(status.updater, UpdaterStatus) else "remove it"
         yield Trouble(check="leftover", what=what, todo=todo, serious=serious)
 
 
@@ -113,9 +113,13 @@ def _blocks(status: NodeStatus, updater: UpdaterStatus) -> Iterator[Trouble]:
     rejected, wanted = updater.rejected, targets(status)
     if rejected is not None and not isinstance(rejected, Failure):
         what = f"{rejected.path}: the official updater never tries {rejected.version} again, since: {rejected.failure}"
-        todo = "remove it if a signal is to blame; else see why the version does not run here"
+        todo = _heal(status) if rejected.by_signal else "see why it does not run here, before you remove that file"
         serious = _writes_down(updater) and (wanted is None or rejected.version in wanted)
         yield Trouble(check="rejected", what=what, todo=todo, serious=serious)
+
+
+def _heal(status: NodeStatus) -> str:
+    return f"storagenode-remediate run --updater {status.node}"
 
 
 def _habits(node: str, updater: UpdaterStatus) -> Iterator[Trouble]:

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +25,6 @@ logger = logging.getLogger(__name__)
 _LOOK_SECONDS = 5.0
 _IN_FLIGHT_SECONDS = 600
 """A download that is younger may be one that an updater which runs is at."""
-_BY_SIGNAL = re.compile(r"signal: (terminated|killed|interrupt)")
 _AT_REST = frozenset({ServiceState.STOPPED, ServiceState.CRASHED})
 
 
@@ -99,7 +97,7 @@ def _blocks(
         no = rejected(failed)
         if no is not None and not isinstance(no, Failure) and no.version in wanted:
             why = f"the updater never tries {no.version} again, since: {no.failure}"
-            yield Block(path=failed, why=why, version_is_to_blame=not _BY_SIGNAL.match(no.failure))
+            yield Block(path=failed, why=why, version_is_to_blame=not no.by_signal)
 
 
 def _at_rest(units: Iterable[str]) -> bool:

@@ -42,7 +42,8 @@ def test_what_is_wrong_with_it_is_a_line_and_what_is_not_is_none() -> None:
     lines = table([ILL], now=now, color=False).splitlines()[3:]
     assert lines == [
         "  The official updater u.service is stopped: asleep. Do: systemctl enable --now u.service",
-        "  /opt/node/storagenode.1.104.5: left by the official updater, and in its way to 1.104.5. Do: remove it",
+        "  /opt/node/storagenode.1.104.5: left by the official updater, and in its way to 1.104.5."
+        " Do: storagenode-remediate run --updater ill",
         "  The official updater fetches each update and takes it back, since the node does not run."
         " Do: storagenode-remediate run ill",
         "  The official updater is 1.105.4, and before 1.106 leaves alone a node that does not run."
@@ -51,7 +52,13 @@ def test_what_is_wrong_with_it_is_a_line_and_what_is_not_is_none() -> None:
     silent = replace(STATUS, updater=replace(UPDATER, rejected=REJECTED))
     assert table([silent], now=now, color=False).splitlines()[-1] == (
         "  /last-failed-update.storagenode.json: the official updater never tries 1.104.5 again, since:"
-        " signal: terminated. Do: remove it if a signal is to blame; else see why the version does not run here"
+        " signal: terminated. Do: storagenode-remediate run --updater n"
+    )
+    by_itself = replace(STATUS, updater=replace(UPDATER, rejected=replace(REJECTED, failure="exit status 2")))
+    assert (
+        table([by_itself], now=now, color=False)
+        .splitlines()[-1]
+        .endswith("since: exit status 2. Do: see why it does not run here, before you remove that file")
     )
     assert "pdater" not in table([WELL, replace(WELL, updater=UNKNOWN)], now=now, color=False)
 

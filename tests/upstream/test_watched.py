@@ -154,7 +154,7 @@ def test_a_version_written_off_for_a_signal(watched: Watched) -> None:
     assert (seen["replaces_stopped"], seen["service_state/running"], seen["version_server_ours"]) == (1, 1, 1)
     assert seen["last_check_timestamp_seconds"] > time.time() - 60
     said, updater = watched.checked()
-    assert f"never tries {NEW} again, since: signal: terminated. Do: remove it" in said
+    assert f"never tries {NEW} again, since: signal: terminated. Do: storagenode-remediate run --up" in said
     assert updater["blocked"] == ["last_failed"]
     watched.container.systemctl("stop", node.updater_unit)
 
@@ -197,7 +197,7 @@ def test_a_leftover_in_its_way_and_its_removal(watched: Watched) -> None:
     seen = watched.seen()
     assert (seen["blocked/left_over"], seen["blocked/last_failed"]) == (1, 0)
     said, updater = watched.checked()
-    assert f"{left}: left by the official updater, and in its way to {NEW}. Do: remove it" in said
+    assert f"{left}: left by the official updater, and in its way to {NEW}. Do: storagenode-remediate run --up" in said
     assert updater["blocked"] == ["left_over"]
 
     watched.container.path(left).unlink()
