@@ -4,7 +4,7 @@ BIN := .venv/bin
 MANAGER ?= process
 LABS := systemd or prometheus or upstream or e2e or browser
 
-.PHONY: help demo test test-fast test-all check lint types bench format clean
+.PHONY: help demo test test-fast test-all check lint types bench pictures format clean
 help: ## show what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
@@ -39,6 +39,9 @@ check: lint types test ## what has to pass before anything is merged
 
 bench: .venv/.ready ## figures, as ratios measured in one run
 	@$(BIN)/python -m tests.bench
+
+pictures: .venv/.ready ## the pictures of the README, made anew
+	@$(BIN)/python -m tests.pictures
 
 format: .venv/.ready ## put the code in shape
 	$(BIN)/ruff check --fix

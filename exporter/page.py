@@ -40,7 +40,8 @@ pre { margin: 1rem 0; padding: 1rem; background: var(--card); border: 1px solid 
 table { width: 100%; margin: 1rem 0; border-collapse: collapse; background: var(--card);
   border: 1px solid var(--line); }
 th, td { padding: .4rem .75rem; text-align: left; vertical-align: top; }
-th { overflow-wrap: anywhere; }
+th { min-width: 12rem; overflow-wrap: anywhere; }
+thead th:not(:first-child) { min-width: 0; }
 thead th { color: var(--faint); font-weight: 500; font-size: .875rem; }
 thead { border-bottom: 1px solid var(--line); }
 tbody { border-left: .3rem solid var(--level); border-bottom: 1px solid var(--line); }

@@ -256,7 +256,10 @@ class Store:
             " ORDER BY node, program, decision, reason",
             (node,),
         )
-        return [Decided(*row) for row in rows]
+        return [
+            Decided(node, decision, reason, count, last, detail, Program(program))
+            for node, decision, reason, count, last, detail, program in rows
+        ]
 
     def run_counts(self) -> list[tuple[str, str, str, str, int]]:
         """List node, program, trigger, outcome and how often."""

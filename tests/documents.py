@@ -29,6 +29,17 @@ class Block:
             return [line.removeprefix("$ ") for line in lines if line.startswith("$ ")]
         return [line for line in lines if line.strip() and not line.startswith("#")]
 
+    @property
+    def exchanges(self) -> list[tuple[str, str]]:
+        """Of a `console`, each command with what it prints."""
+        parts = re.split(r"^\$ ", self.text.replace("\\\n", ""), flags=re.MULTILINE)
+        return [(command, said) for command, _, said in (part.partition("\n") for part in parts[1:])]
+
+    @property
+    def where(self) -> str:
+        """The file, as seen from the repository, and the line."""
+        return f"{self.file.relative_to(ROOT)}:{self.line}"
+
 
 def documents() -> list[Path]:
     """Return every document that a reader is meant to read."""

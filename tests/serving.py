@@ -59,10 +59,10 @@ def _program(
     argv: list[str | Path] = [program, "serve", f"--config.file={config}", f"--web.listen-address={address}"]
     process = subprocess.Popen(argv, stderr=log)
     try:
-        deadline = monotonic() + 10
+        deadline = monotonic() + 60
         while True:
             try:
-                requests.get(f"http://{address}/-/ready", timeout=1)
+                requests.get(f"http://{address}/-/ready", timeout=10)
                 break
             except requests.ConnectionError:
                 assert monotonic() < deadline and process.poll() is None
@@ -76,7 +76,7 @@ def _program(
 def connect(url: str) -> socket.socket:
     """Open a bare connection to `http://HOST:PORT`, `https:` or `HOST:PORT`."""
     host, _, port = url.removeprefix("http://").removeprefix("https://").rpartition(":")
-    return socket.create_connection((host.strip("[]"), int(port)), timeout=10)
+    return socket.create_connection((host.strip("[]"), int(port)), timeout=30)
 
 
 def receive_until(client: socket.socket, end: bytes) -> bytes:

@@ -65,6 +65,8 @@ class ProcessControl:
 
 def _spawn(command: Sequence[str], user: str | None) -> int:
     account = pwd.getpwnam(user) if user is not None else None
+    # To become oneself takes rights that one need not have.
+    becomes = account if account is not None and account.pw_uid != os.geteuid() else None
     started = subprocess.Popen(
         command,
         cwd="/",
@@ -73,9 +75,9 @@ def _spawn(command: Sequence[str], user: str | None) -> int:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
-        user=account.pw_uid if account else None,
-        group=account.pw_gid if account else None,
-        extra_groups=os.getgrouplist(account.pw_name, account.pw_gid) if account else None,
+        user=becomes.pw_uid if becomes else None,
+        group=becomes.pw_gid if becomes else None,
+        extra_groups=os.getgrouplist(becomes.pw_name, becomes.pw_gid) if becomes else None,
     )
     return started.pid
 

@@ -1,7 +1,5 @@
 """Read what operators are given in alerts/ and grafana/, with only addresses and waiting times changed for a test."""
 
-import json
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,12 +8,9 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 RULES = ROOT / "alerts/storagenode.rules.yml"
-RULES_TEST = ROOT / "alerts/storagenode.rules.test.yml"
-AHEAD_TEST = ROOT / "alerts/storagenode.ahead.test.yml"
+RULES_TESTS = tuple(sorted((ROOT / "alerts").glob("*.test.yml")))
 ALERTMANAGER = ROOT / "alerts/alertmanager.example.yml"
 DASHBOARDS = tuple(sorted((ROOT / "grafana").glob("*.json")))
-VARIABLES = {"node": ".+", "__range": "1h", "__rate_interval": "4s", "__interval": "1s"}
-"""What Grafana puts for the variables when all nodes are chosen."""
 
 
 def rules(**waits: str) -> str:
@@ -47,16 +42,3 @@ def panels(dashboard: dict[str, Any]) -> Iterator[dict[str, Any]]:
     for panel in dashboard["panels"]:
         yield panel
         yield from panel.get("panels", [])
-
-
-def panel_queries(path: Path) -> list[tuple[str, str]]:
-    """Return the title of each panel (or annotation) with each of its queries, ready to be asked of a Prometheus."""
-    dashboard = json.loads(path.read_text())
-    found = [(panel["title"], target["expr"]) for panel in panels(dashboard) for target in panel.get("targets", [])]
-    found += [(note["name"], note["expr"]) for note in dashboard["annotations"]["list"] if "expr" in note]
-    return [(title, _substitute(expr)) for title, expr in found]
-
-
-def _substitute(expr: str) -> str:
-    """Put values for the variables; the `$1` of label_replace is none. Raises KeyError for an unknown one."""
-    return re.sub(r"\$\{?([A-Za-z_]\w*)\}?", lambda match: VARIABLES[match[1]], expr)

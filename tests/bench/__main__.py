@@ -7,7 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.bench import scrape, webhook
+from tests.bench import fleet, scrape, webhook
 from tests.bench.rest import at_rest
 from tests.labs import Unavailable
 from tests.labs.upstream import DEFECTIVE, FIXED, programs, storagenode_zip
@@ -20,6 +20,10 @@ def main() -> int:
             print(f"{program} serve, at rest: {at_rest(Path(folder), program):.1f} MiB resident", flush=True)
     scrape.main()
     webhook.main()
+    try:
+        fleet.main()  # takes a quarter of an hour, most of which it waits
+    except Unavailable as reason:
+        print(f"nothing about 10,000 nodes: {reason}")
     if os.geteuid() != 0 or shutil.which("unshare") is None:
         print("no comparison with upstream's updater: it runs only in a network of its own, which needs root")
         return 0

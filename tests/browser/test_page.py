@@ -16,10 +16,10 @@ from tests.serving import serving
 ARTEFACTS = Path(__file__).parents[1] / "artefacts"
 LOOKED_FOR = "No node was found.\n" + "looked for: a long line of what was looked for and where it was not found. " * 4
 BROKEN_WORDS = """
-[...document.querySelectorAll("td.level, thead th")].filter(e => e.innerText.split(" ").some(word => {
+[...document.querySelectorAll("td.level, th")].filter(e => e.innerText.split(" ").some(word => {
   const range = document.createRange(), start = e.firstChild.data.indexOf(word);
   range.setStart(e.firstChild, start); range.setEnd(e.firstChild, start + word.length);
-  return range.getClientRects().length > 1; })).length
+  return word.length < 16 && range.getClientRects().length > 1; })).length
 """
 OVERFLOW = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
 SMALLEST_CONTRAST = """
@@ -49,7 +49,7 @@ def browser() -> Iterator[Chromium]:
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-@pytest.mark.parametrize("width", [400, 1400])
+@pytest.mark.parametrize("width", [400, 1000, 1400])
 @pytest.mark.parametrize(("name", "statuses"), [("every", EVERY), ("many", many(200)), ("none", [])])
 def test_a_person_can_read_it(browser: Chromium, name: str, statuses: list[NodeStatus], width: int, dark: bool) -> None:
     app = web.create_app([page_route(lambda: statuses, LOOKED_FOR)], web.OPEN)

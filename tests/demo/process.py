@@ -1,5 +1,6 @@
 """The story with bare processes: no root, no service manager, nothing installed on the host."""
 
+import getpass
 import json
 import subprocess
 import sys
@@ -51,7 +52,8 @@ class ProcessStage:
             "binary": str(self._binary),
             "config_dir": str(config_dir),
             "api": self._api,
-            "service": {"process": {"pid_file": str(self._pid_file), "start": start}},
+            # named, since a process of somebody else, which may not be looked into, could be the node
+            "service": {"process": {"pid_file": str(self._pid_file), "start": start, "user": getpass.getuser()}},
         }
         remediation = {
             # a bare process cannot be seen to crash, so that only `always` starts it again

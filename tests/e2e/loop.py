@@ -46,7 +46,7 @@ class Loop(Site):
         self.container.systemctl("enable", "--now", "--quiet", EXPORTER, WEBHOOK, WORKER, PATH)
         for job, unit in zip(targets, (EXPORTER, WEBHOOK), strict=True):
             try:
-                self.prometheus.wait_query(f'up{{job="{job}"}} == 1', timeout=30)
+                self.prometheus.wait_query(f'up{{job="{job}"}} == 1', timeout=90)
             except TimeoutError as error:
                 error.add_note(self.container.journal(unit)[-4000:])
                 raise
@@ -72,11 +72,11 @@ class Loop(Site):
         found = self.prometheus.query(f"sum({metric}{{{chosen}}})")
         return float(found[0]["value"][1]) if found else None
 
-    def wait_value(self, wanted: float | None, metric: str, timeout: float = 20, **labels: str) -> None:
+    def wait_value(self, wanted: float | None, metric: str, timeout: float = 60, **labels: str) -> None:
         """Wait until Prometheus has this value of a metric; raises TimeoutError."""
         wait(lambda: self.value(metric, **labels) == wanted, f"{metric}{labels} is {wanted}", timeout)
 
-    def wait_run(self, node: Node, timeout: float = 30) -> dict[str, Any]:
+    def wait_run(self, node: Node, timeout: float = 90) -> dict[str, Any]:
         """Return the newest run of a node, once it has ended."""
 
         def ended() -> dict[str, Any] | None:

@@ -32,7 +32,7 @@ PAD_BYTES = 1_000_000
 T = TypeVar("T")
 
 
-def wait(found: Callable[[], T | None], what: str, timeout: float = 20) -> T:
+def wait(found: Callable[[], T | None], what: str, timeout: float = 60) -> T:
     """Return what `found` finds, as soon as that is something; raises TimeoutError."""
     deadline = time.monotonic() + timeout
     while not (result := found()):

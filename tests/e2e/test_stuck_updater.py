@@ -8,6 +8,7 @@ import yaml
 
 from tests.e2e.loop import DEADLOCKED, Loop
 from tests.e2e.site import EXPORTER, NEW, OLD, USER, wait
+from tests.grafana.boards import NODE, queries
 from tests.labs.systemd import Container
 from tests.simulators import build
 
@@ -17,6 +18,8 @@ BLOCKED = "StorageNodeUpdaterBlocked"
 NAME, UNIT = "running", "storagenode-running-updater.service"
 UPDATER, STORE = Path("/opt/updater/storagenode-updater"), Path("/var/lib/updater")
 CONFIG = "/etc/storagenode-keeper.yml"
+SHOWN = {"Blocked by", "Updater version", "When the node is down", "Version server", "Updater's failures"}
+"""What the board of a node shows of its updater, but for what only the updater's log tells."""
 
 
 class Stuck(Loop):
@@ -64,5 +67,8 @@ def test_a_stuck_updater_is_alerted_on_and_healed_before_its_node_ever_stops(tmp
         assert (node.version(), loop.fired(node, DEADLOCKED)) == (OLD, False)
         container.systemctl("restart", EXPORTER)  # it looks at an updater once a minute, and at once when it starts
         loop.prometheus.wait_alert(BLOCKED, NAME, "inactive")
+        for asked in queries(NODE, NAME):
+            if asked.title in SHOWN:
+                loop.prometheus.wait_query(asked.expr, 60)
         wait(lambda: loop.idle() or None, "nothing is asked for any more")
         assert loop.tracebacks() == []

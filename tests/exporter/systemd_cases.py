@@ -37,7 +37,7 @@ class Case:
     detail: str = ""
     """Must be in the detail."""
     what: str = ""
-    """What was done, as the README's table says it."""
+    """What was done, as docs/reference/states.md says it."""
     instance: str = ""
     """Of a template, of which the unit is then one."""
     undecided: bool = False

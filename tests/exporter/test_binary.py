@@ -119,8 +119,8 @@ def test_a_failure_is_not_kept(tmp_path: Path) -> None:
 def test_a_hanging_program_is_killed_with_all_it_started(tmp_path: Path) -> None:
     binary = script(tmp_path / "storagenode", f"sleep 300 & echo $! $$ >{tmp_path}/pids; wait")
     began = time.monotonic()
-    assert failure(binary, 0.5).reason is FailureReason.TIMEOUT
-    assert time.monotonic() - began < 1.5
+    assert failure(binary, 2).reason is FailureReason.TIMEOUT
+    assert time.monotonic() - began < 20
     for pid in (tmp_path / "pids").read_text().split():
         assert wait_gone(int(pid))
 
@@ -128,14 +128,14 @@ def test_a_hanging_program_is_killed_with_all_it_started(tmp_path: Path) -> None
 def test_what_a_program_leaves_behind_is_killed(tmp_path: Path) -> None:
     binary = script(tmp_path / "storagenode", f"sleep 300 & echo $! >{tmp_path}/pid; echo Version: v1.2.3")
     began = time.monotonic()
-    assert isinstance(BinarySource(binary).read(5), InstalledVersion)
-    assert time.monotonic() - began < 2  # it has our pipe still open
+    assert isinstance(BinarySource(binary).read(60), InstalledVersion)
+    assert time.monotonic() - began < 30  # it has our pipe still open
     assert wait_gone(int((tmp_path / "pid").read_text()))
 
 
 def wait_gone(pid: int) -> bool:
-    """Whether a process ends within five seconds; one that nobody has waited for yet has ended."""
-    deadline = time.monotonic() + 5
+    """Whether a process ends in time; one that nobody has waited for yet has ended."""
+    deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
         try:
             if ") Z " in Path(f"/proc/{pid}/stat").read_text():
@@ -149,9 +149,9 @@ def wait_gone(pid: int) -> bool:
 @pytest.mark.parametrize("text", ["yes", "yes >&2", "head -c 200000 /dev/zero; sleep 60"])
 def test_output_is_limited(tmp_path: Path, text: str) -> None:
     began = time.monotonic()
-    found = failure(script(tmp_path / "storagenode", text))
+    found = failure(script(tmp_path / "storagenode", text), 50)
     assert found.reason is FailureReason.EXIT_STATUS
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 30
 
 
 @pytest.mark.parametrize(

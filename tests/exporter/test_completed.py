@@ -64,4 +64,4 @@ def test_a_bus_that_hangs_is_waited_for_once(tmp_path: Path, monkeypatch: pytest
         (tmp_path / "keeper.yml").write_text(yaml.safe_dump({"nodes": nodes}))
         began = time.monotonic()
         assert len(load_or_discover(tmp_path / "keeper.yml").nodes) == 20
-        assert 0.25 < time.monotonic() - began < 1
+        assert 0.25 < time.monotonic() - began < 4  # for each of them it would be 6

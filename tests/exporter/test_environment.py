@@ -54,7 +54,7 @@ def test_nothing_in_one_makes_us_fail(content: bytes) -> None:
 def test_a_large_one_takes_no_time(content: bytes) -> None:
     began = time.monotonic()
     parse(content)
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 10  # where time goes by the square of the length it is minutes
 
 
 def test_a_later_file_counts_and_what_cannot_be_read_is_said(tmp_path: Path) -> None:

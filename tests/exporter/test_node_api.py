@@ -129,7 +129,7 @@ def read_of(*pieces: Piece) -> RunningNode | Failure:
 def test_time_is_limited_in_all(pieces: Sequence[Piece]) -> None:
     began = time.monotonic()
     assert failure(*pieces, timeout=0.4).reason is FailureReason.TIMEOUT
-    assert 0.35 < time.monotonic() - began < 0.8
+    assert 0.35 < time.monotonic() - began < 5
 
 
 @pytest.mark.parametrize(

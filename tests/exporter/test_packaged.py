@@ -93,7 +93,7 @@ def test_the_nodes_that_are_there_are_discovered_and_served(host: Container) -> 
     assert all(name in page for name in ("alpha", "beta", "1.104.5"))
     began = time.monotonic()
     assert {dict(labels).get("node") for name, labels, _ in samples(get(host, "/metrics?node=beta"))} == {None, "beta"}
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 9
     assert "Traceback" not in logged
 
 

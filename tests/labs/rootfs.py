@@ -19,7 +19,7 @@ from tests.labs import Unavailable, cached, command, install, require_root, say,
 REPOSITORY = Path(__file__).parents[2]
 VENV = Path("/opt/storagenode-keeper")
 
-_PACKAGES = ["systemd", "systemd-sysv", "dbus", "python3", "python3-venv", "strace"]
+_PACKAGES = ["systemd", "systemd-sysv", "dbus", "python3", "python3-venv", "strace", "openssh-server"]
 _UNWANTED = [
     "apt-daily.timer",
     "apt-daily-upgrade.timer",
@@ -29,6 +29,7 @@ _UNWANTED = [
     "e2scrub_reap.service",
     "fstrim.timer",
     "getty.target",
+    "ssh.service",
 ]
 
 

@@ -223,7 +223,7 @@ class Container:
         self.run(["journalctl", "--sync"])
         return self.run(["journalctl", "--no-pager", "--output=cat", f"--unit={unit}"]).stdout
 
-    def wait_state(self, unit: str, active: str, sub: str | None = None, timeout: float = 15) -> dict[str, str]:
+    def wait_state(self, unit: str, active: str, sub: str | None = None, timeout: float = 45) -> dict[str, str]:
         """Wait for an ActiveState (and SubState) and return all properties then; raises TimeoutError."""
         deadline = time.monotonic() + timeout
         while True:

@@ -82,7 +82,7 @@ class Host(Site):
             return found[0] if len(found) >= runs and found[0]["outcome"] else None
 
         try:
-            found = wait(newest, f"run {runs} of {node.name} has ended", 40)
+            found = wait(newest, f"run {runs} of {node.name} has ended", 120)
         except TimeoutError as error:
             error.add_note(self.container.journal(WORKER)[-4000:])
             raise
@@ -158,5 +158,5 @@ def updater(name: str) -> str:
 
 
 def _status(request: urllib.request.Request) -> int:
-    with urllib.request.urlopen(request, timeout=10) as answer:
+    with urllib.request.urlopen(request, timeout=60) as answer:
         return int(answer.status)

@@ -1,8 +1,7 @@
-"""Installed as the README says, word by word, on a host with one node; then upgraded, and removed."""
+"""Installed as the documents say, word by word, on a host with one node; then upgraded, and removed."""
 
 import json
 import os
-import re
 import urllib.request
 from collections.abc import Iterator
 
@@ -10,6 +9,7 @@ import pytest
 import yaml
 
 from exporter import __version__
+from tests.documents import blocks
 from tests.e2e.site import EXPORTER, NEW, OLD, PATH, USER, WEBHOOK, WORKER, Site, wait
 from tests.labs.rootfs import REPOSITORY, VENV, wheelhouse
 from tests.labs.systemd import Container
@@ -18,16 +18,9 @@ pytestmark = pytest.mark.systemd
 
 SOURCE, NEWER, WHEELS = "/root/storagenode-keeper", "/root/newer", "/root/wheels"
 CONFIG, TOKEN_FILE = "/etc/storagenode-keeper.yml", "/etc/storagenode-keeper.token"
+WATCH, TIMER = "storagenode-remediate-watch.service", "storagenode-remediate-watch.timer"
 UNITS = (EXPORTER, WEBHOOK, PATH, WORKER)
 RECORDED = REPOSITORY / "tests/data/alertmanager_payloads.json"
-
-
-def commands(section: str) -> list[list[str]]:
-    """The README's commands in a section, block by block; a line that goes on is one."""
-    text = (REPOSITORY / "README.md").read_text()
-    (found,) = re.findall(rf"^##+ {section}\n(.*?)(?=^##|\Z)", text, re.MULTILINE | re.DOTALL)
-    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", found, re.MULTILINE | re.DOTALL)
-    return [block.splitlines() for language, block in blocks if not language]
 
 
 class Bare(Site):
@@ -51,7 +44,7 @@ class Bare(Site):
             file.write_text(text.replace(f'\n{before}"{__version__}"', f'\n{before}"{version}"'))
 
     def shell(self, line: str, *, source: str = SOURCE, ends: tuple[int, ...] = (0,)) -> None:
-        """Run a line of the README as root, in a copy of the repository."""
+        """Run a line of a document as root, in a copy of the repository."""
         env = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": WHEELS}
         done = self.container.run(["sh", "-c", f"cd {source} && {line}"], check=False, env=env, timeout=300)
         assert done.returncode in ends, f"{line}: {done.returncode}\n{done.stdout}\n{done.stderr}"
@@ -90,15 +83,15 @@ def recorded(node: str) -> object:
     return payload
 
 
-def test_installed_upgraded_and_removed_as_the_readme_says(host: Bare) -> None:
+def test_installed_upgraded_and_removed_as_the_documents_say(host: Bare) -> None:
     node = host.node("storagenode").install(service="Restart=no")
     node.start()  # as root discovers more while it answers
     before = host.files()
     container = host.container
 
     # Install
-    install, discover, token, *_ = commands("Install")
-    for line in (*install, *discover):
+    install, discover, token = blocks("install")
+    for line in (*install.commands, *discover.commands):
         host.shell(line)
     config = yaml.safe_load(container.path(CONFIG).read_text())
     (found,) = config["nodes"]
@@ -109,7 +102,7 @@ def test_installed_upgraded_and_removed_as_the_readme_says(host: Bare) -> None:
     container.path(CONFIG).write_text(yaml.safe_dump(config))
     node.stop()
     host.rise()
-    for line in token:
+    for line in token.commands:
         host.shell(line, ends=(0, 1) if line.endswith(" check") else (0,))
     assert container.run(["stat", "-c", "%a %U %G", TOKEN_FILE]).stdout == "640 root storagenode-keeper\n"
     container.wait_state(WORKER, "inactive")
@@ -126,8 +119,8 @@ def test_installed_upgraded_and_removed_as_the_readme_says(host: Bare) -> None:
     pids = [container.show(unit, "MainPID")["MainPID"] for unit in (EXPORTER, WEBHOOK)]
     history = host.remediate("history", "--json", found["name"])
     state = node.state()
-    (upgrade,) = commands("Upgrade")
-    for line in upgrade:
+    (upgrade,) = blocks("upgrade")
+    for line in upgrade.commands:
         host.shell(line, source=NEWER)
     assert host.remediate("--version").split() == ["storagenode-remediate", "99.0.0"]
     assert json.loads(host.remediate("history", "--json", found["name"]))["runs"] == json.loads(history)["runs"]
@@ -138,10 +131,21 @@ def test_installed_upgraded_and_removed_as_the_readme_says(host: Bare) -> None:
     container.wait_state(WORKER, "inactive")
     assert node.state() == state
 
+    # Without Prometheus
+    container.systemctl("stop", PATH)
+    for block in blocks("watch"):
+        for line in block.commands:
+            host.shell(line, source=NEWER)
+    assert container.show(TIMER, "ActiveState")["ActiveState"] == "active"
+    assert container.run(["stat", "-c", "%a", f"{VENV}/notify-mail.py"]).stdout == "755\n"
+    container.systemctl("start", WATCH)
+    assert container.wait_state(WATCH, "inactive")["Result"] == "success"
+    assert node.state() == state
+
     # Remove
-    (remove,) = commands("Remove")
-    for line in remove:
-        host.shell(line)
+    for block in (*blocks("remove-watch"), *blocks("remove")):
+        for line in block.commands:
+            host.shell(line)
     after = host.files()
     assert node.state() == state
     assert container.systemctl("list-unit-files", "--no-legend", "storagenode-*").split()[:1] == [node.unit]

@@ -187,7 +187,7 @@ def test_probed_by_systemd_it_can_do_nothing(host: Container) -> None:
 
 @pytest.mark.usefixtures("listener")
 def test_probed_as_a_user_it_can_change_nothing_of_others(host: Container) -> None:
-    """What it can all the same (reach the network, read what everybody may, leave processes behind) the README says."""
+    """What it can all the same (reach the network, read what everybody may, leave processes behind) is in the docs."""
     said = probed(host, booted=False)
     tried = attempts(said)
     allowed = {what for what, how in tried.items() if how == "done"}

@@ -229,7 +229,7 @@ def test_names_that_change_while_they_are_looked_at(host: Host, alpha: Node) -> 
     host.assert_released(alpha)
 
 
-def wait_empty(host: Host, timeout: float = 30) -> list[str]:
+def wait_empty(host: Host, timeout: float = 90) -> list[str]:
     """Wait until nothing is in the spool that starts anybody, and return what else is there."""
 
     def empty() -> list[str] | None:

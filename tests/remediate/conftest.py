@@ -204,7 +204,7 @@ def stage(servers: Servers, archived: Path, tmp_path: Path, monkeypatch: pytest.
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Waits that are long for a person's sake, cut short."""
     monkeypatch.setattr(exchange, "_STALL_SECONDS", 0.5)
-    monkeypatch.setattr(verify, "_TIMEOUT", 0.5)
+    monkeypatch.setattr(verify, "_TIMEOUT", 2.0)
     monkeypatch.setattr(start, "_STAYS_UP_SECONDS", 0.2)
 
 
@@ -223,7 +223,7 @@ def free_port() -> int:
         return port
 
 
-def wait_until(condition: Any, timeout: float = 10) -> None:
+def wait_until(condition: Any, timeout: float = 30) -> None:
     deadline = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < deadline, "not within the time"

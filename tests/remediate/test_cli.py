@@ -31,7 +31,7 @@ def on_a_terminal(stage: Stage, *arguments: str, answer: str = "") -> tuple[int,
     with subprocess.Popen(command, stdin=follower, stdout=follower, stderr=follower, start_new_session=True) as process:
         os.close(follower)
         said, answered = b"", False
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         with suppress(OSError):  # EIO: the other side is closed
             while time.monotonic() < deadline and (part := os.read(leader, 65536)):
                 said += part
@@ -45,7 +45,7 @@ def on_a_terminal(stage: Stage, *arguments: str, answer: str = "") -> tuple[int,
 
 def in_a_pipe(stage: Stage, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [*PROGRAM, arguments[0], "--config.file", str(stage.write()), *arguments[1:]]
-    return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=20, check=False)
+    return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False)
 
 
 def test_0_done_and_nothing_to_do(stage: Stage) -> None:
@@ -301,7 +301,7 @@ def test_work_without_a_spool(stage: Stage) -> None:
 
 def test_a_terminal_asks_and_shows_how_far_it_is(stage: Stage, tmp_path: Path) -> None:
     stage.publish(build.node(NEW, tmp_path / "large", pad=1 << 20))
-    stage.host.set(behaviour="slow:2000000")
+    stage.host.set(behaviour="slow:700000")
     code, said = on_a_terminal(stage, "run", "--log.level", "error", "alpha", answer="n\n")
     assert code == 3
     assert "Go ahead? [y/N]" in said

@@ -99,7 +99,7 @@ PARTS = {
     "tls": (b"", TLS_RECORD),
     "status": (b"", b"HTTP/1.1 200 " + b"x" * 60_000),
     "header": (head()[:-2] + b"X-Slow: ", b"x" * 60_000),
-    "headers": (head()[:-2], b"X: y\r\n" * 50),
+    "headers": (head()[:-2], b"X: y\r\n" * 90),
     "continue": (b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 1000),
     "redirect": (b"HTTP/1.1 302 Found\r\nLocation: /x\r\n", b"x" * 60_000),
     "body": (head(), CONTENT),
@@ -117,7 +117,7 @@ def test_a_trickle_does_not_outlast_the_limit_wherever_it_is(part: str) -> None:
     with answering(before, trickle, piece=1, pause=0.05) as url:
         said = refused(url.replace("http", "https") if part == "tls" else url, seconds=0.4)
     assert "not finished in time" in said
-    assert 0.3 < time.monotonic() - began < 1.5
+    assert 0.3 < time.monotonic() - began < 8
 
 
 def test_nor_does_a_trickle_of_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,7 +127,7 @@ def test_nor_does_a_trickle_of_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     with answering(b"", b"HTTP/1.1 200 " + b"x" * 60_000, piece=1, pause=0.05) as url:
         monkeypatch.setenv("https_proxy", url.removesuffix("/x.zip"))
         assert "not finished in time" in refused("https://downloads.invalid/x.zip", seconds=0.4)
-    assert time.monotonic() - began < 1.5
+    assert time.monotonic() - began < 8
     with answering(head(), CONTENT) as url:
         monkeypatch.setenv("http_proxy", url.removesuffix("/x.zip"))
         assert get("http://downloads.invalid/x.zip")[1] == CONTENT, "the proxy knows the name, we need not"
@@ -151,12 +151,14 @@ except StepError as error:
 
 
 def test_nor_does_a_name_service_that_says_nothing(tmp_path: Path) -> None:
-    (tmp_path / "resolv.conf").write_text("nameserver 127.0.0.1\n")
+    (tmp_path / "resolv.conf").write_text("nameserver 127.0.0.1\noptions timeout:30\n")  # asked twice
     program = ["unshare", "--map-root-user", "--net", "--mount", sys.executable, "-c", NO_NAMES]
     began = time.monotonic()
     done = subprocess.run([*program, tmp_path / "resolv.conf"], capture_output=True, text=True, check=True)
-    assert done.stdout == "https://downloads.invalid/x.zip: not finished in time, 0 bytes came after 0.5 s\n"
-    assert time.monotonic() - began < 5, "nor does the program wait for it to end"
+    said, _, seconds = done.stdout.removesuffix(" s\n").rpartition(" after ")
+    assert said == "https://downloads.invalid/x.zip: not finished in time, 0 bytes came"
+    assert 0.5 <= float(seconds) < 10
+    assert time.monotonic() - began < 30, "nor does the program wait for it to end"
 
 
 NO_THREADS = """
@@ -256,15 +258,15 @@ def test_what_is_cut_short_or_slow_over_tls_is_for_later(tls: ssl.SSLContext) ->
         began = time.monotonic()
         with answering(before, trickle, tls=tls, piece=1, pause=0.05) as url:
             assert "not finished in time" in refused(url, seconds=0.4)
-        assert time.monotonic() - began < 1.5
+        assert time.monotonic() - began < 8
 
 
 def test_a_stall_does_not_outlast_its_own_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exchange, "_STALL_SECONDS", 0.3)
     began = time.monotonic()
-    with answering(head(), CONTENT, piece=5000, pause=3) as url:
+    with answering(head(), CONTENT, piece=5000, pause=30) as url:
         assert "timed out" in refused(url, seconds=60)
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 15
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import yaml
 
 from remediate.decision import Reason, Trigger
 from remediate.journal import Outcome, facts
-from remediate.steps import fetch
+from remediate.steps import exchange, fetch
 from tests.exporter.hostile import server
 from tests.remediate.conftest import NEW, TARGET, Stage, peak, wait_until
 from tests.simulators import build
@@ -27,8 +27,8 @@ UNDERWAY = 32 << 20
 MEMORY = 24 << 20
 UNAWARE = ("down", "continue-flood")
 """Do not notice at once that nobody listens any more."""
-SECONDS = 1.0
-SLACK_SECONDS = 3.0
+SECONDS = 3.0
+SLACK_SECONDS = 12.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,6 +128,8 @@ CASES += [("digests", case) for case in DIGESTS] + [("sums", case) for case in S
 @pytest.mark.parametrize(("what", "case"), CASES, ids=[f"{what}-{case.does[:30]}" for what, case in CASES])
 def test_what_comes_of_it(stage: Stage, monkeypatch: pytest.MonkeyPatch, what: str, case: Case) -> None:
     monkeypatch.setattr(fetch, "SIZE_LIMIT", SIZE_LIMIT)
+    if what != "behaviour":  # of two limits that run out at one time, either may be told
+        monkeypatch.setattr(exchange, "_STALL_SECONDS", 30.0)
     stage.rules |= {"download_timeout": f"{SECONDS:.0f}s", "sha256sums": stage.host.sums if what == "sums" else None}
     stage.host.set(**{what: case.does})
     asked = len(stage.host.requests())
@@ -211,7 +213,7 @@ def test_an_archive_brought_along_needs_no_network_at_all(stage: Stage, tmp_path
     began = time.monotonic()
     code, said = run(good, "--to", NEW)
     assert code == 0, said
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 60
     stage.assert_updated()
 
 

@@ -331,13 +331,13 @@ def test_plan_lists_the_steps_that_run_takes(stage: Stage) -> None:
 
 def test_an_interrupt_puts_everything_back(stage: Stage) -> None:
     """Ctrl-C, in a process of its own."""
-    stage.host.set(behaviour="slow:100000")
+    stage.host.set(behaviour="slow:10000")
     command = ["run", "--config.file", str(stage.write()), "--yes", "alpha"]
     program = [sys.executable, "-c", "from remediate.cli import main; main()", *command]
     with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         wait_until(lambda: stage.host.requests("/asset/")[-1:] and stage.host.requests("/asset/")[-1].done is None)
         process.send_signal(signal.SIGINT)
-        said = process.communicate(timeout=10)[0]
+        said = process.communicate(timeout=30)[0]
     assert process.returncode == 1
     assert "interrupted" in said
     assert "Traceback" not in said

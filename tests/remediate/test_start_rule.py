@@ -349,12 +349,12 @@ def test_a_node_that_migrates_for_long_is_unconfirmed_and_never_killed(host: Hos
     host.configure(confirm_timeout="1s")
     aged(host, alpha)
     config = host.container.path(alpha.config_dir / "config.yaml")
-    config.write_text(config.read_text() + "sim.start-delay: 4\n")
+    config.write_text(config.read_text() + "sim.start-delay: 12\n")
     with dropped_in(host, alpha, f"Type={kind}\nTimeoutStartSec=infinity"):
         ran = host.run("alpha")
         assert (ran.code, ran.outcome) == (4, "unconfirmed"), ran.detail
         assert f"alpha was started and has not shown {NEW}: " in ran.detail
         pid = alpha.state().pid
         assert (alpha.installed(), alpha.version()) == (NEW, None)
-        wait(lambda: alpha.version() == NEW, "it has migrated")
+        wait(lambda: alpha.version() == NEW, "it has migrated", 60)
         assert alpha.state().pid == pid != "0"

@@ -13,6 +13,7 @@ from exporter.commandline import Program
 from exporter.version import NodeVersion
 from remediate.decision import Proceed, Reason, Skip
 from remediate.journal import Event, Outcome, Run
+from remediate.report import history_text
 from remediate.store import BusyError, Store
 from tests.remediate.test_plan import RUN, SUBJECT, TARGET
 
@@ -84,6 +85,7 @@ def test_counts(tmp_path: Path) -> None:
     store.count("alpha", Program.STORAGENODE, Proceed(target=TARGET, reason=Reason.DUE, starts={}))
     counts = [(each.node, each.decision, each.reason, each.count) for each in store.decisions()]
     assert counts == [("alpha", "proceed", "due", 1), ("alpha", "skip", "current", 2)]
+    assert "updater" not in history_text([], store.decisions())
     assert store.last_ends("alpha") == (None, None, None)
     for outcome in (Outcome.UPDATED, Outcome.LATER, Outcome.LATER):
         store.finish(begin(store).id, outcome, "")

@@ -61,6 +61,14 @@ def service(command: str, *lines: str) -> str:
     return "\n".join(["[Service]", f"ExecStart={command}", *lines, "[Install]", "WantedBy=multi-user.target", ""])
 
 
+def appears(host: Container, path: str) -> None:
+    """Wait for a file, by which a unit says that its trap is set."""
+    deadline = time.monotonic() + 30
+    while not host.path(path).exists():
+        assert time.monotonic() < deadline, path
+        time.sleep(0.02)
+
+
 def test_a_unit_is_started_and_stopped(host: Container) -> None:
     host.unit("kt-plain.service", service("/bin/sleep 1000"))
     assert told(host, "kt-plain.service", "start()") == ["done", ""]
@@ -125,10 +133,7 @@ def test_a_stop_that_takes_its_time_is_waited_for(host: Container) -> None:
     # With the default KillMode= systemd may also kill the trap's own `sleep`, and the stop is over at once.
     host.unit("kt-slow.service", service(loop, "KillMode=mixed"))
     host.systemctl("start", "kt-slow.service")
-    deadline = time.monotonic() + 10
-    while not host.path("/run/kt-slow").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    appears(host, "/run/kt-slow")
     began = time.monotonic()
     assert told(host, "kt-slow.service", "stop()") == ["done", ""]
     assert time.monotonic() - began > 0.9
@@ -257,12 +262,13 @@ TERMINATED = '{"Version":"1.104.5","Failure": "signal: terminated"}'
 def updater(host: Container, name: str, on_term: str = "") -> str:
     host.write("/opt/kt-up/storagenode", "the old one", 0o755)
     host.path("/var/lib/kt-up").mkdir(parents=True, exist_ok=True)
-    script = f"#!/bin/sh\ntrap '{on_term} exit 0' TERM\nwhile :; do sleep 0.05; done\n"
+    script = f"#!/bin/sh\ntrap '{on_term} exit 0' TERM\ntouch /run/{name}\nwhile :; do sleep 0.05; done\n"
+    host.path(f"/run/{name}").unlink(missing_ok=True)
     host.write(f"/opt/kt-up/{name}", script, 0o755)
     command = f"/opt/kt-up/{name} run --binary-store-dir /var/lib/kt-up"
     host.unit(f"{name}.service", service(command))
     host.systemctl("restart", f"{name}.service")
-    time.sleep(0.3)
+    appears(host, f"/run/{name}")
     return f"{name}.service"
 
 
@@ -433,10 +439,10 @@ print(json.dumps([updaters_on([NodeConfig.model_validate(node) for node in nodes
 
 def test_restarting_a_node_that_was_stopping_is_not_forgotten(host: Container) -> None:
     """Killed while the node was being stopped for an update: it is started again, though it is still stopping."""
-    loop = "/bin/sh -c 'trap \"sleep 1; exit 0\" TERM; while :; do sleep 0.1; done'"
-    host.unit("kt-stopping.service", service(loop))
+    loop = "/bin/sh -c 'trap \"sleep 5; exit 0\" TERM; touch /run/kt-stopping; while :; do sleep 0.1; done'"
+    host.unit("kt-stopping.service", service(loop, "KillMode=mixed"))
     host.systemctl("start", "kt-stopping.service")
-    time.sleep(0.3)
+    appears(host, "/run/kt-stopping")
     host.systemctl("stop", "--no-block", "kt-stopping.service")
     host.wait_state("kt-stopping.service", "deactivating")
     code = """

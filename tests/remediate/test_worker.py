@@ -52,7 +52,7 @@ def test_a_request_is_worked_and_removed(stage: Stage) -> None:
 @pytest.mark.slow
 def test_a_run_under_way_is_published_as_such(stage: Stage, tmp_path: Path) -> None:
     stage.publish(build.node(NEW, tmp_path / "large", pad=1 << 20))
-    stage.host.set(behaviour="slow:2000000")
+    stage.host.set(behaviour="slow:700000")
     Spool(stage.spool).put("alpha")
     command = [sys.executable, "-c", PROGRAM, "work", "--config.file", str(stage.write())]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as worker:

@@ -1,5 +1,6 @@
 """Build simulated storagenode executables of any version, and the release archives they come in."""
 
+import argparse
 import fcntl
 import hashlib
 import os
@@ -206,3 +207,24 @@ def damage(kind: BadArchive, zip_path: Path, size: int) -> None:
         case _:
             assert_never(kind)
     zip_path.write_bytes(content)
+
+
+def main() -> None:
+    """Build what a person asks for; `--release` lays it out as the download host publishes it."""
+    parser = argparse.ArgumentParser(prog="python -m tests.simulators.build", description=__doc__)
+    parser.add_argument("version", help="X.Y.Z")
+    place = parser.add_mutually_exclusive_group(required=True)
+    place.add_argument("--program", type=Path, metavar="FILE", help="write the executable there")
+    place.add_argument("--release", type=Path, metavar="FOLDER", help=f"write FOLDER/X.Y.Z/{ASSET}")
+    options = parser.parse_args()
+    if options.program:
+        options.program.parent.mkdir(parents=True, exist_ok=True)
+        node(options.version, options.program.resolve())
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        program = node(options.version, Path(scratch, "storagenode"))
+        archive(program, options.release / options.version / ASSET)
+
+
+if __name__ == "__main__":
+    main()

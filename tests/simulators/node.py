@@ -39,7 +39,7 @@ class Node:
         """Return what the node has logged so far."""
         return self._log.read_text()
 
-    def api(self, address: str, timeout: float = 10.0) -> dict[str, Any]:
+    def api(self, address: str, timeout: float = 40.0) -> dict[str, Any]:
         """Return the node API's answer, waiting until there is one. Raises TimeoutError."""
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline and self.process.poll() is None:
@@ -51,7 +51,7 @@ class Node:
                 time.sleep(0.005)
         raise TimeoutError(f"no node API at {address}: {self.log}")
 
-    def stop(self, timeout: float = 10.0) -> int:
+    def stop(self, timeout: float = 40.0) -> int:
         """Ask the node to stop, and return its exit status."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(timeout)

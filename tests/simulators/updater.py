@@ -147,7 +147,10 @@ class Updater:
         A sleep before it, which a signal ends as well, stands for the time it takes.
         """
         for each in (("sleep", str(seconds or self.pause)), argv):
-            done = subprocess.run(each, check=False, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+            try:
+                done = subprocess.run(each, check=False, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+            except FileNotFoundError:
+                return f'exec: "{each[0]}": executable file not found in $PATH', ""
             if done.returncode < 0:
                 return f"signal: {signal.strsignal(-done.returncode)}".lower(), done.stdout
             if done.returncode:

@@ -63,7 +63,7 @@ def configure(container: Container, host: DownloadHost, nodes: Iterable[StorjNod
     container.write(WATCHED, yaml.safe_dump(config))
 
 
-def wait_for(look: Callable[[], T], what: str, timeout: float = 40) -> T:
+def wait_for(look: Callable[[], T], what: str, timeout: float = 90) -> T:
     """Return what `look` returns as soon as that is true; an OSError is a look that saw nothing yet."""
     deadline = time.monotonic() + timeout
     problem = "nothing"
