@@ -258,7 +258,7 @@ def test_a_host_that_is_down_is_one_message_and_the_watchdog_barks_elsewhere(tmp
         # Of another host nothing is said by it.
         alert("StorageNodeNotReached", "m1", host="host2", severity="info"),
         alert("StorageNodeWebhookDown", host="host2"),
-        # What all hosts have at once, and what is not known for it.
+        # What all hosts have at once. Whether a node runs is not known for another reason.
         *(alert("StorageNodeAllowedVersionsStale", host=host) for host in ("host3", "host4")),
         *(alert("StorageNodeUnknown", f"of-{host}", host=host) for host in ("host3", "host5")),
         alert("StorageNodeWatchdog"),
@@ -273,6 +273,7 @@ def test_a_host_that_is_down_is_one_message_and_the_watchdog_barks_elsewhere(tmp
             ("firing", "m1", ["NotReached"]),
             ("firing", "host2:19652", ["WebhookDown"]),
             ("firing", "StorageNodeAllowedVersionsStale", ["AllowedVersionsStale", "AllowedVersionsStale"]),
+            ("firing", "of-host3", ["Unknown"]),
             ("firing", "of-host5", ["Unknown"]),
         )
         deadline = time.monotonic() + 60

@@ -124,8 +124,11 @@ def test_counters_are_rated_over_what_was_scraped(board: dict[str, Any]) -> None
                 before, after = expr[: counter.start()], expr[counter.start() :]
                 rated = re.search(r"(rate|increase)\($", before)
                 # What has begun within the time shown counts in full, which increase() would not do.
-                subtracted = re.match(r"(\w+\{[^}]*\}) - \(\1 offset \$__(range|interval) or 0 \* \1\)", after)
-                part_of_it = re.search(r"( - \(| or 0 \* )$", before)
+                # A scrape that failed then must not count all that came before: hence the last of that hour.
+                subtracted = re.match(
+                    r"(\w+\{[^}]*\}) - \(last_over_time\(\1\[1h\] offset \$__(range|interval)\) or 0 \* \1\)", after
+                )
+                part_of_it = re.search(r"( - \(last_over_time\(| or 0 \* )$", before)
                 assert rated or subtracted or part_of_it, f"{panel['title']}: {counter[1]}"
 
 
