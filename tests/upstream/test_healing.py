@@ -120,7 +120,7 @@ def test_one_that_leaves_a_stopped_node_alone_is_updated_and_then_updates_the_no
     assert (run["installed"], run["target"]) == (OLD, NEW)
     path = container.path(node.updater_binary)
     assert digest(path) == digest(programs(FIXED)["storagenode-updater"])
-    assert (path.owner(), path.stat().st_mode & 0o777) == (container.path(node.folder).owner(), 0o755)
+    assert (path.stat().st_uid, path.stat().st_mode & 0o777) == (container.path(node.folder).stat().st_uid, 0o755)
     place.updates_the_node(node)
     assert {each.name for each in container.path(node.folder).iterdir()} == {
         "storagenode",
