@@ -102,7 +102,7 @@ def beside(leftovers: Iterable[Leftover], status: NodeStatus) -> Iterator[Troubl
         else:
             serious = wanted is None or leftover.version in wanted
             what = f"{leftover.path}: left by the official updater, and in its way to {leftover.version}"
-            todo = _heal(status) if serious and isinstance(status.updater, UpdaterStatus) else "remove it"
+            todo = _heal(status.node) if serious and isinstance(status.updater, UpdaterStatus) else "remove it"
         yield Trouble(check="leftover", what=what, todo=todo, serious=serious)
 
 
@@ -113,13 +113,13 @@ def _blocks(status: NodeStatus, updater: UpdaterStatus) -> Iterator[Trouble]:
     rejected, wanted = updater.rejected, targets(status)
     if rejected is not None and not isinstance(rejected, Failure):
         what = f"{rejected.path}: the official updater never tries {rejected.version} again, since: {rejected.failure}"
-        todo = _heal(status) if rejected.by_signal else "see why it does not run here, before you remove that file"
+        todo = _heal(status.node) if rejected.by_signal else "see why it does not run here, before you remove that file"
         serious = _writes_down(updater) and (wanted is None or rejected.version in wanted)
         yield Trouble(check="rejected", what=what, todo=todo, serious=serious)
 
 
-def _heal(status: NodeStatus) -> str:
-    return f"storagenode-remediate run --updater {status.node}"
+def _heal(node: str) -> str:
+    return f"storagenode-remediate run --updater {node}"
 
 
 def _habits(node: str, updater: UpdaterStatus) -> Iterator[Trouble]:
@@ -135,7 +135,7 @@ def _habits(node: str, updater: UpdaterStatus) -> Iterator[Trouble]:
         yield Trouble(check="updater_silent", what=what, todo=f"see its log, then: systemctl restart {updater.unit}")
     if replaces_stopped(updater) is False:
         what = f"the official updater is {updater.version}, and before 1.106 leaves alone a node that does not run"
-        yield Trouble(check="updater_version", what=what, todo=f"storagenode-remediate run --updater {node}")
+        yield Trouble(check="updater_version", what=what, todo=_heal(node))
     if updater.server_is_ours is False:
         what = f"the official updater asks {updater.server!r} which versions are allowed, and we do not"
         todo = "take version.server-address out of its settings, or set our version_server to the same"

@@ -1,8 +1,6 @@
-"""Read what operators are given in alerts/ and grafana/, with only addresses and waiting times changed for a test."""
+"""Read what operators are given in alerts/, with only addresses and waiting times changed for a test."""
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -10,7 +8,6 @@ ROOT = Path(__file__).parents[2]
 RULES = ROOT / "alerts/storagenode.rules.yml"
 RULES_TESTS = tuple(sorted((ROOT / "alerts").glob("*.test.yml")))
 ALERTMANAGER = ROOT / "alerts/alertmanager.example.yml"
-DASHBOARDS = tuple(sorted((ROOT / "grafana").glob("*.json")))
 
 
 def rules(**waits: str) -> str:
@@ -35,10 +32,3 @@ def alertmanager(url: str, token_file: Path, *, group_interval: str = "1s", repe
             raise ValueError(f"{ALERTMANAGER}: {old!r} stands there {text.count(old)} times, expected once")
         text = text.replace(old, new)
     return text
-
-
-def panels(dashboard: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield every panel, those of collapsed rows too."""
-    for panel in dashboard["panels"]:
-        yield panel
-        yield from panel.get("panels", [])

@@ -1,7 +1,6 @@
 """10,000 nodes on paper: what they cost a real Prometheus and a real Alertmanager, with all that is shipped."""
 
 import json
-import re
 import time
 import urllib.error
 import urllib.parse
@@ -14,9 +13,10 @@ from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.alerts.shipped import DASHBOARDS, alertmanager, panels, rules
+from tests.alerts.shipped import alertmanager, rules
 from tests.bench.measure import peak_mib, resident_mib
 from tests.bench.nodes import Fleet, name
+from tests.grafana.boards import BOARDS, EVERY, FLEET, fill, panels, read
 from tests.labs.prometheus import Alertmanager, Prometheus
 
 
@@ -233,12 +233,12 @@ def _delivered(fleet: Fleet, prometheus: Prometheus, manager: Alertmanager) -> D
 def _asked(prometheus: Prometheus, size: Size) -> Asked:
     """Ask every query of the dashboards once, as Grafana does: all nodes on the fleet's, one of them on a node's."""
     asked, now = Asked(), time.time()
-    for path in DASHBOARDS:
-        node = ".+" if json.loads(path.read_text())["uid"] == "storagenode-fleet" else name(0)
+    for path in BOARDS:
+        node = EVERY if path == FLEET else name(0)
         values = {"node": node, "__range": f"{size.history}s", "__interval": f"{size.interval}s"}
         values["__rate_interval"] = f"{4 * size.interval}s"
         for title, target in _targets(path):
-            expression = re.sub(r"\$\{?([A-Za-z_]\w*)\}?", lambda match: values[match[1]], target["expr"])  # noqa: B023
+            expression = fill(target["expr"], values)
             parameters: dict[str, object] = {"query": expression, "time": now}
             if not target.get("instant"):
                 step = max(size.history / size.steps, 0.1)
@@ -254,7 +254,7 @@ def _asked(prometheus: Prometheus, size: Size) -> Asked:
 
 
 def _targets(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    for panel in panels(json.loads(path.read_text())):
+    for panel in panels(read(path)):
         for target in panel.get("targets", []):
             yield f"{panel['title']} {target.get('refId', '')}".strip(), target
 

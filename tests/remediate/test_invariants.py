@@ -231,11 +231,17 @@ def test_i3_a_folder_that_is_gone_is_waited_for(stage: Stage) -> None:
     assert_ended(stage)
 
 
-def test_i3_a_folder_that_is_gone_keeps_its_own_nodes_waiting_and_no_others(stage: Stage) -> None:
+def add_elsewhere(stage: Stage) -> Path:
+    """Configure one more node, of a binary in another folder."""
     elsewhere = stage.root / "elsewhere" / "storagenode"
     elsewhere.parent.mkdir()
     shutil.copy(stage.old, elsewhere)
     stage.add("beta", binary=str(elsewhere))
+    return elsewhere
+
+
+def test_i3_a_folder_that_is_gone_keeps_its_own_nodes_waiting_and_no_others(stage: Stage) -> None:
+    elsewhere = add_elsewhere(stage)
     assert program(stage, "run", "--yes", "alpha", kill_at=20) == -signal.SIGKILL
     away = stage.root / "away"
     stage.folder.rename(away)
@@ -253,10 +259,7 @@ def test_i3_a_folder_that_is_gone_keeps_its_own_nodes_waiting_and_no_others(stag
 
 
 def test_i3_every_run_that_was_interrupted_is_recovered(stage: Stage) -> None:
-    elsewhere = stage.root / "elsewhere" / "storagenode"
-    elsewhere.parent.mkdir()
-    shutil.copy(stage.old, elsewhere)
-    stage.add("beta", binary=str(elsewhere))
+    elsewhere = add_elsewhere(stage)
     assert program(stage, "run", "--yes", "alpha", kill_at=20) == -signal.SIGKILL
     away = stage.root / "away"
     stage.folder.rename(away)
