@@ -1,6 +1,7 @@
 """The tables of the worker's memory, and how those of an older version become those of this one."""
 
 import sqlite3
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -53,6 +54,8 @@ _RESTRAINT = (
     """,
 )
 _VERSIONS = (_FIRST, _RESTRAINT)
+_TIMEOUT = 10
+"""Seconds to wait for another that has the store locked."""
 
 
 class SchemaError(Exception):
@@ -66,16 +69,30 @@ def open_database(path: Path) -> sqlite3.Connection:
         SchemaError: a newer version has made it.
         sqlite3.DatabaseError: it is no database, or cannot be written.
     """
-    database = sqlite3.connect(path, isolation_level=None, timeout=10, check_same_thread=False)
+    database = sqlite3.connect(path, isolation_level=None, timeout=_TIMEOUT, check_same_thread=False)
     try:
         database.row_factory = sqlite3.Row
-        database.execute("PRAGMA journal_mode=WAL")
+        _use_wal(database)
         database.execute("PRAGMA synchronous=FULL")
         _migrate(database, path)
     except BaseException:
         database.close()
         raise
     return database
+
+
+def _use_wal(database: sqlite3.Connection) -> None:
+    """Wait for a lock here too: SQLite's own timeout does not hold where a read turns into a change of the mode."""
+    deadline = time.monotonic() + _TIMEOUT
+    while True:
+        try:
+            database.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            return
 
 
 def _migrate(database: sqlite3.Connection, path: Path) -> None:

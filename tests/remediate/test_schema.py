@@ -6,6 +6,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -180,11 +181,20 @@ def test_many_that_open_it_at_once(stage: Stage) -> None:
     assert version(stage) == 2
 
 
+def test_one_that_another_is_making_is_waited_for(tmp_path: Path) -> None:
+    """SQLite gives up at once, without its own wait, when a store that is locked is first put into WAL mode."""
+    path = tmp_path / "store.sqlite"
+    with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        timer = threading.Timer(0.3, other.execute, ["COMMIT"])
+        timer.start()
+        open_database(path).close()
+        timer.join()
+
+
 @pytest.mark.parametrize("fresh", [False, True])
 def test_threads_that_open_it_at_the_same_instant(stage: Stage, fresh: bool) -> None:
     """What takes processes luck: every one finds it unmigrated, or not there at all."""
-    import threading
-
     if not fresh:
         store_of_before(stage)
     barrier, problems = threading.Barrier(8), list[Exception]()
