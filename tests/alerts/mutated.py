@@ -38,7 +38,9 @@ def run_alone(name: str, rules: str, folder: Path) -> CompletedProcess[str]:
     for rule in (rule for group in content["groups"] for rule in group["rules"]):
         texts[name_of(rule)] = texts.get(name_of(rule), "") + json.dumps(rule)
     dependents = {other for other, text in texts.items() if name in text}
-    kept = dependents | {other for other in texts if any(other in texts[each] for each in dependents)}
+    kept = dependents
+    while needed := {other for other in texts if any(other in texts[each] for each in kept)} - kept:
+        kept = kept | needed
     for group in content["groups"]:
         group["rules"] = [rule for rule in group["rules"] if name_of(rule) in kept]
     content["groups"] = [group for group in content["groups"] if group["rules"]]

@@ -22,7 +22,7 @@ def test_nothing_is_found() -> None:
 @pytest.mark.parametrize(
     ("name", "right", "wrong", "found"),
     [
-        ("StorageNodeDeadlocked", "== 1", "", "alerts/comparison"),
+        ("StorageNodeUpdaterHeld", "== 1", "", "alerts/comparison"),
         ("StorageNodeCrashLooping", "max without (manager, state)", "max without (node)", "promql/impossible"),
         ("StorageNodeRemediationPaused", "severity: info", "severity: '{{ $value }}'", "alerts/template"),
         ("StorageNodeWebhookDown", "for: 5m", "for: 0s", "alerts/for"),

@@ -13,7 +13,9 @@ DUE, RESTART, STALE = "StorageNodeUpdateDue", "StorageNodeRestartPending", "Stor
 INCONSISTENT, LOOPING, UNKNOWN = "StorageNodeVersionServerInconsistent", "StorageNodeCrashLooping", "StorageNodeUnknown"
 GONE, GONE_SINCE = "StorageNodeGone", "node:storagenode_service_state:gone_since"
 NOT_REACHED, DISQUALIFIED = "StorageNodeNotReached", "node:storagenode_disqualification_timestamp_seconds:max"
-INSTALLED = "node:storagenode_version_number:installed"
+INSTALLED, IS_DEADLOCKED = "node:storagenode_version_number:installed", "node:storagenode_deadlocked:true"
+IS_BELOW, IS_PENDING = "node:storagenode_below_minimum:true", "node:storagenode_restart_pending:true"
+IS_NEAR, IS_DUE = "node:storagenode_minor_releases_above_minimum:zero", "node:storagenode_update_state:due"
 LONG_AGO = "node:storagenode_disqualification_timestamp_seconds:not_reached"
 DEADLOCKED_ALREADY = 'ALERTS{alertname="StorageNodeDeadlocked"}'
 LAST = "last_over_time(storagenode_deadlocked[10m])"
@@ -25,16 +27,18 @@ PENDING = "last_over_time(storagenode_restart_pending[10m])"
 VALUE = "value: '{{ $value }}'\n          severity:"
 
 WRONG = [
-    (INSTALLED, "max without (source)", ""),
+    (INSTALLED, "max without (source)", "max without ()"),
     (INSTALLED, '{source="installed"}', ""),
     (INSTALLED, "[10m]", "[4m]"),
-    (DEADLOCKED, f"or {LAST}", "or storagenode_deadlocked"),
-    (DEADLOCKED, f"or {LAST}", "or max_over_time(storagenode_deadlocked[10m])"),
-    (DEADLOCKED, f"or {LAST}", "or last_over_time(storagenode_deadlocked[5m])"),
-    (DEADLOCKED, f"or {LAST}", "or last_over_time(storagenode_deadlocked[20m])"),
-    (DEADLOCKED, f"or {LAST} == 1", ""),
-    (DEADLOCKED, f"or {LAST} == 1", f"or {LAST} >= 0"),
-    (DEADLOCKED, "== 1", ">= 0"),
+    (INSTALLED, "or node:storagenode_below_minimum:true", ""),
+    (INSTALLED, "or node:storagenode_minor_releases_above_minimum:zero", ""),
+    (INSTALLED, "or node:storagenode_update_state:due", ""),
+    (INSTALLED, "or node:storagenode_restart_pending:true", ""),
+    (IS_DEADLOCKED, LAST, "storagenode_deadlocked"),
+    (IS_DEADLOCKED, LAST, "max_over_time(storagenode_deadlocked[10m])"),
+    (IS_DEADLOCKED, LAST, "last_over_time(storagenode_deadlocked[5m])"),
+    (IS_DEADLOCKED, LAST, "last_over_time(storagenode_deadlocked[20m])"),
+    (DEADLOCKED, "or node:storagenode_deadlocked:true", ""),
     (DEADLOCKED, "and on (job, instance, node)", "or"),
     (DEADLOCKED, '".$1" }}', '"$1" }}'),
     (DEADLOCKED, "gt $value 1.0", "gt $value 0.0"),
@@ -43,30 +47,28 @@ WRONG = [
     (DEADLOCKED, "for: 1m", "for: 1m\n        keep_firing_for: 5m"),
     (DEADLOCKED, "offline-update", "online-update"),
     (DEADLOCKED, "var-node={{ $labels.node }}", "var-node=all"),
-    (MINIMUM, BELOW, "storagenode_below_minimum"),
+    (IS_BELOW, BELOW, "storagenode_below_minimum"),
     (MINIMUM, f"unless on (job, instance, node) {DEADLOCKED_ALREADY}", ""),
     (MINIMUM, "unless on", "and on"),
     (MINIMUM, "severity:", VALUE),
-    (NEAR, MINORS, "storagenode_minor_releases_above_minimum"),
-    (NEAR, "== 0", "<= 1"),
-    (NEAR, "waiting|due", "waiting|due|current"),
-    (NEAR, "waiting|due", "waiting|due|below_minimum"),
-    (NEAR, "waiting|due", "waiting|due|unknown"),
-    (NEAR, "waiting|due", "waiting"),
-    (NEAR, "waiting|due", "due"),
-    (NEAR, 'due"}[10m]', 'due"}[4m]'),
+    (IS_NEAR, MINORS, "storagenode_minor_releases_above_minimum"),
+    (IS_NEAR, "== 0", "<= 1"),
+    (NEAR, "and on (job, instance, node) node:storagenode_minor_releases_above_minimum:zero", ""),
+    (NEAR, "unless on (job, instance, node) node:storagenode_below_minimum:true", ""),
+    (NEAR, "< on (job, instance) group_left ()", "<= on (job, instance) group_left ()"),
+    (NEAR, 'kind="suggested"', 'kind="minimum"'),
+    (NEAR, 'process="storagenode"', 'process="storagenode-updater"'),
+    (NEAR, 'suggested"}[10m]', 'suggested"}[4m]'),
     (NEAR, "for: 1d", "for: 23h"),
     (NEAR, "keep_firing_for: 30m", "keep_firing_for: 20m"),
     (NEAR, "keep_firing_for: 30m", "keep_firing_for: 1h"),
-    (DUE, 'last_over_time(storagenode_update_state{state="due"}[10m])', 'storagenode_update_state{state="due"}'),
-    (DUE, '{state="due"}', '{state=~"due|waiting"}'),
-    (DUE, "== 1", ">= 0"),
+    (IS_DUE, 'last_over_time(storagenode_update_state{state="due"}[10m])', 'storagenode_update_state{state="due"}'),
+    (IS_DUE, '{state="due"}', '{state=~"due|waiting"}'),
     (DUE, "for: 1d", "for: 23h"),
     (DUE, "for: 1d", "for: 25h"),
     (DUE, "keep_firing_for: 30m", "keep_firing_for: 5m"),
     (DUE, "keep_firing_for: 30m", "keep_firing_for: 1h"),
-    (RESTART, PENDING, "storagenode_restart_pending"),
-    (RESTART, "== 1", ">= 0"),
+    (IS_PENDING, PENDING, "storagenode_restart_pending"),
     (RESTART, "for: 6h", "for: 5h"),
     (RESTART, "for: 6h", "for: 7h"),
     (RESTART, "keep_firing_for: 30m", "keep_firing_for: 5m"),
