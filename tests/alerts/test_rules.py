@@ -40,7 +40,7 @@ SEVERITIES = {
     "StorageNodeWorkerNotSeen": ["critical"],
     "StorageNodeExporterDown": ["critical", "critical"],
     "StorageNodeWebhookDown": ["warning", "warning"],
-    "StorageNodeAlertsNotDelivered": ["warning"],
+    "StorageNodeAlertsNotDelivered": ["warning", "info"],
     "StorageNodeWatchdog": ["none"],
 }
 """By what a person must do: `critical` now, `warning` soon, `info` nothing."""
