@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import shutil
 import ssl
 import subprocess
@@ -17,8 +18,8 @@ import yaml
 
 from exporter import __version__
 from tests.alerts import shipped
-from tests.documents import ROOT, Block, blocks
-from tests.hosts.host import ADDRESSES, BETWEEN, DOMAIN, HOSTS, NETWORK, WHEELS, Host
+from tests.documents import ROOT, blocks
+from tests.hosts.host import ADDRESSES, BETWEEN, DOMAIN, HOSTS, NETWORK, SECRET, TRACED, WHEELS, Host
 from tests.hosts.monitor import Machine
 from tests.labs import ansible
 from tests.labs.prometheus import Alertmanager, Prometheus, program
@@ -50,7 +51,10 @@ class Farm:
 
     prometheus: Prometheus
     alertmanagers: list[Alertmanager]
-    installed: list[Recap]
+    installed: str
+    """What was said when all was done that the document says."""
+    said: str
+    """What the last commands have said."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -119,8 +123,8 @@ class Farm:
         for host in self.hosts.values():
             own = {
                 "storagenode_keeper_settings": host.settings(),
-                "storagenode_keeper_pip_args": ["--no-index", f"--find-links={WHEELS}"],
-                "ansible_python_interpreter": "/usr/bin/python3",
+                "storagenode_keeper_pip_args": ["--no-index", f"--find-links={WHEELS}", "--no-compile"],
+                "ansible_python_interpreter": TRACED if host.name == "host1" else "/usr/bin/python3",
             }
             (variables / f"{host.fqdn}.yml").write_text(yaml.safe_dump(own))
 
@@ -147,31 +151,36 @@ class Farm:
             "PIP_FIND_LINKS": str(wheelhouse()),
             "PIP_DISABLE_PIP_VERSION_CHECK": "1",
         }
-        return self.mon1.shell(script, cwd=self.copy, env=env).stdout
+        self.said = self.mon1.shell(script, cwd=self.copy, env=env).stdout
+        assert SECRET not in self.said
+        return self.said
 
-    def follow(self, heading: str) -> str:
-        """Do what the document says under a heading, block by block."""
-        found = [block for block in self.steps() if block.heading.startswith(heading)]
-        assert found, heading
-        return "".join(self.shell(block.text) for block in found)
-
-    @staticmethod
-    def steps() -> list[Block]:
-        return blocks("hosts", DOCUMENT)
+    def follow(self) -> str:
+        """Do all that the document says, in one shell; its configuration is written by then."""
+        self.mon1.write("/etc/prometheus/storagenode.rules.yml", shipped.RULES.read_text())
+        self.mon1.write("/etc/prometheus/prometheus.yml", documented("# /etc/prometheus/prometheus.yml"))
+        self.mon1.write("/etc/prometheus/alertmanager.yml", yaml.safe_dump(alertmanager()))
+        steps = "".join(block.text for block in blocks("hosts", DOCUMENT))
+        return self.shell(f"umask\n{steps}umask\n")
 
     def play(self, *options: str) -> Recap:
         """Run the playbook; return what it says of each host, by what is counted."""
-        (found,) = recaps(self.shell(f"cd packaging/ansible && ansible-playbook site.yml {' '.join(options)}"))
+        (found,) = recaps(self.shell(f"cd packaging/ansible && ansible-playbook site.yml {shlex.join(options)}"))
         return found
+
+    def fail(self, *options: str) -> Recap:
+        """Run the playbook, which does not succeed; return what it says of each host."""
+        try:
+            self.play(*options)
+        except subprocess.CalledProcessError as error:
+            assert SECRET not in error.output
+            (found,) = recaps(error.output)
+            return found
+        raise AssertionError("it has succeeded")
 
     def watch(self) -> None:
         """Start Prometheus and the pair of Alertmanagers on the document's configuration, in a hurry."""
-        self.mon1.write("/etc/prometheus/storagenode.rules.yml", shipped.RULES.read_text())
-        self.mon1.write("/etc/prometheus/prometheus.yml", documented("# /etc/prometheus/prometheus.yml"))
         config = alertmanager()
-        self.mon1.write("/etc/prometheus/alertmanager.yml", yaml.safe_dump(config))
-        self.follow("4. Alertmanager")
-
         (route,) = [each for each in config["route"]["routes"] if "routes" in each and "matchers" in each]
         route |= {"group_interval": "1s"}
         route_file = self.folder / "alertmanager.yml"

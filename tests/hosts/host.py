@@ -17,6 +17,20 @@ NETWORK, BETWEEN = "203.0.113", "198.51.100"
 """Kept free for documents (RFC 5737): the one that all are in, and the one that the two of the monitoring gossip in."""
 ADDRESSES = {"mon1": 1, "mon2": 2} | {name: 11 + number for number, name in enumerate(HOSTS)}
 WHEELS = "/srv/wheels"
+SECRET = "a-secret-of-who-is-told"
+"""Is in the configuration, and in nothing that anybody prints."""
+TRACED, TRACE = "/usr/local/bin/traced-python3", "/run/trace"
+"""A Python that writes down which modes it gives files, and what it moves where."""
+_TRACED = f"""
+import os, sys
+
+def note(event, args):
+    if event in ("os.chmod", "os.rename"):
+        with open("{TRACE}", "a") as trace:
+            print(event, *(oct(arg) if isinstance(arg, int) else os.fsdecode(arg) for arg in args[:2]), file=trace)
+
+sys.addaudithook(note)
+"""
 UNITS = (EXPORTER, WEBHOOK, PATH, WORKER)
 
 
@@ -40,6 +54,8 @@ class Host(Site):
         container.run(["useradd", "--system", USER])
         container.run(["rm", "-r", VENV])
         container.put(wheelhouse(), WHEELS)
+        container.write(TRACED, '#!/bin/sh\nPYTHONPATH=/srv/traced exec /usr/bin/python3 "$@"\n', 0o755)
+        container.write("/srv/traced/sitecustomize.py", _TRACED)
         for node in self.nodes:
             node.install(service="Restart=no").start()
             answer = container.network.call(node_api.read, node.api, 10.0)
@@ -62,10 +78,11 @@ class Host(Site):
     def settings(self) -> dict[str, Any]:
         """Return what is to be configured for a network that is a simulation."""
         remediation = {"releases": self.downloads.releases, "digests": self.downloads.tags, "cool_down": "0s"}
+        notify = ["/bin/sh", "-c", "cat > /dev/null", SECRET]
         return {
             "version_server": self.versions.url,
             "refresh": "500ms",
-            "remediation": remediation | {"verify": "require"},
+            "remediation": remediation | {"verify": "require", "notify": notify},
         }
 
     def files(self) -> set[str]:

@@ -1,8 +1,9 @@
 """A farm as docs/many-hosts.md has it: installed by the role, watched by one Prometheus and a pair of Alertmanagers."""
 
+import base64
 import json
+import re
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -10,36 +11,36 @@ import yaml
 
 from exporter import __version__
 from tests.documents import ROOT, blocks
-from tests.e2e.site import NEW, OLD, WEBHOOK, WORKER, wait
+from tests.e2e.site import NEW, OLD, PATH, WEBHOOK, WORKER, wait
 from tests.hosts.farm import DOCUMENT, EXPORTER_DOWN, PLACE, Farm, documented, recaps
-from tests.hosts.host import UNITS, Host
-from tests.labs.prometheus import Alertmanager
+from tests.hosts.host import DOMAIN, TRACE, UNITS, Host
+from tests.hosts.pair import DEADLOCKED, PATIENCE, failures, members, metric, silenced
 from tests.labs.rootfs import VENV
 
 pytestmark = [pytest.mark.e2e, pytest.mark.systemd, pytest.mark.prometheus]
 
-DEADLOCKED = "StorageNodeDeadlocked"
 SECRETS = {
+    "/etc/storagenode-keeper.yml": "storagenode-keeper",
     "/etc/storagenode-keeper/tls.key": "storagenode-keeper",
     "/etc/storagenode-keeper/scrape.token": "storagenode-exporter",
     "/etc/storagenode-keeper.token": "storagenode-remediate",
 }
 """By who may read them besides root."""
-PATIENCE = 180
-"""Seconds for what goes by way of several machines; it takes a few."""
+VERSION = [str(VENV / "bin/storagenode-remediate"), "--version"]
 
 
 @pytest.fixture(scope="module")
 def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
     with Farm(tmp_path_factory.mktemp("farm")) as made:
-        made.follow("1. Certificates")
-        made.installed = recaps(made.follow("2. The hosts"))
+        made.installed = made.follow()
         made.watch()
         yield made
 
 
 def test_the_role_installs_what_the_readme_says_and_has_nothing_left_to_do(farm: Farm) -> None:
-    checked, done = farm.installed
+    umask, *_, left = farm.installed.splitlines()
+    assert left == umask, "in the reader's shell"
+    checked, done = recaps(farm.installed)
     everywhere = {host.fqdn for host in farm.hosts.values()}
     assert checked.keys() == done.keys() == everywhere
     for host in farm.hosts.values():
@@ -58,21 +59,38 @@ def test_the_role_installs_what_the_readme_says_and_has_nothing_left_to_do(farm:
         assert [node["service"] for node in config["nodes"]] == [f"systemd:{node.unit}" for node in host.nodes]
         assert "config_dir" in config["nodes"][0] or host.name == "host1", "what discover saw as root"
 
-    pids = {host.name: host.pids() for host in farm.hosts.values()}
-    # One whose nodes are listed, and one whose were discovered.
-    again = farm.play("--limit", "host1.example.net,host2.example.net")
+    # One whose nodes are listed, and one whose were discovered, and changed by hand since.
+    listed, discovered = list(farm.hosts.values())[:2]
+    file = discovered.container.path("/etc/storagenode-keeper.yml")
+    text = file.read_text()
+    file.write_text(re.sub(" +api: .*\n", "", text))
+    assert file.read_text() != text
+    pids = listed.pids(), discovered.pids()
+    again = farm.play("--limit", f"{listed.fqdn},{discovered.fqdn}")
     assert [(counts["ok"] > 0, counts["changed"]) for counts in again.values()] == [(True, 0)] * 2
-    assert {host.name: host.pids() for host in farm.hosts.values()} == pids
+    assert (listed.pids(), discovered.pids()) == pids
+    file.write_text(text)
+
+
+def test_nobody_else_could_read_a_secret_even_for_a_moment(farm: Farm) -> None:
+    trace = farm.hosts["host1"].container.path(TRACE).read_text()
+    for path in SECRETS:
+        assert re.search(rf"^os.rename \S+ {path}$", trace, re.MULTILINE), path
+        assert set(re.findall(rf"^os.chmod {path} (\w+)$", trace, re.MULTILINE)) == {"0o640"}, path
 
 
 def test_check_mode_says_what_would_change_and_changes_nothing(farm: Farm) -> None:
     host = farm.hosts["host2"]
     before, pids = host.files(), host.pids()
-    other = '\'{"storagenode_keeper_listen": "127.0.0.1", "storagenode_keeper_settings": {}}\''
-    would = farm.play("--check", "--limit", host.fqdn, "--extra-vars", other)
-    # The configuration, the drop-ins, and for these a restart of the one and of the other.
-    assert would[host.fqdn]["changed"] == 4, would
+    other = given(listen="::", address="2001:db8::2", settings={})
+    would = farm.play("--check", "--diff", "-vvv", "--limit", host.fqdn, *other)
+    # The configuration, the drop-ins, for these a restart of the one and of the other, and what Prometheus is told.
+    assert would[host.fqdn]["changed"] == 5, would
     assert (host.files(), host.pids()) == (before, pids)
+    assert base64.b64encode(b"# Written by Ansible.\nnodes").decode() not in farm.said
+    added = [line.removeprefix("+") for line in farm.said.splitlines() if line.startswith("+")]
+    assert [line.split()[-1] for line in added if line.startswith("ExecStart=/")] == ["[::]:19651", "[::]:19652"]
+    assert '[{"targets": ["[2001:db8::2]:19651"]}]' in added
 
 
 def test_the_example_is_what_the_document_shows() -> None:
@@ -84,6 +102,8 @@ def test_each_is_scraped_with_tls_and_token_and_a_webhook_takes_its_own_token_al
         for host in farm.hosts.values():
             up = f'up{{job="{job}", instance="{host.fqdn}:{port}"}} == 1'
             farm.prometheus.wait_query(up, PATIENCE)
+    for node in (node for host in farm.hosts.values() for node in host.nodes):
+        farm.prometheus.wait_query(f'storagenode_up{{node="{node.name}"}} == 1', PATIENCE)
     targets = farm.prometheus.get("/api/v1/targets")["data"]["activeTargets"]
     assert {target["scrapeUrl"].split(":")[0] for target in targets if "storagenode" in target["labels"]["job"]} == {
         "https"
@@ -99,6 +119,16 @@ def test_who_monitors_may_read_what_is_for_them_and_nobody_else_the_tokens(farm:
     farm.shell(f"setpriv --reuid=prometheus --regid=prometheus --clear-groups {files}")
     assert set(farm.shell(f"stat -c '%a %U %G' {PLACE}/*.token").splitlines()) == {"640 root prometheus"}
     assert set(farm.shell("stat -c %a /etc/storagenode-keeper-ca/*.key").splitlines()) == {"600"}
+    for host in farm.hosts.values():
+        # Whose key is taken from a host cannot sign for another one.
+        assert "CA:FALSE" in farm.shell(f"openssl x509 -noout -text -in /etc/storagenode-keeper-ca/{host.fqdn}.crt")
+
+
+def test_people_hear_of_what_no_host_is_told_of(farm: Farm) -> None:
+    for name in (*farm.hosts, "host9"):
+        labels = f"alertname={DEADLOCKED} remediation=offline-update instance={name}.{DOMAIN}:19651"
+        said = farm.shell(f"amtool config routes test --config.file=/etc/prometheus/alertmanager.yml {labels}")
+        assert said.splitlines()[-1].split(",") == [name if name in farm.hosts else "people", "people"]
 
 
 def test_a_pair_that_is_parted_delivers_all_twice_and_each_node_is_updated_once(farm: Farm) -> None:
@@ -149,20 +179,43 @@ def test_a_host_that_is_cut_off_is_alerted_on_and_healed_when_it_is_back(farm: F
         assert each.tracebacks() == []
 
 
+def test_an_upgrade_that_fails_says_so_and_what_ran_runs_again(farm: Farm) -> None:
+    host = farm.hosts["host1"]
+    pids, config, states = host.pids(), configuration(host), [node.state() for node in host.nodes]
+    no_wheel = farm.folder / f"storagenode_keeper-{__version__}-py3-none-any.whl"
+    no_wheel.write_bytes(b"no wheel")
+    failed(farm, host, wheel=str(no_wheel))
+    assert host.pids() == pids
+    assert host.container.run(["find", "/root", "-name", "*.whl"]).stdout == ""
+
+    # One that can be installed, but not configured; with a unit that has changed.
+    farm.become("99.0.0")
+    unit = farm.copy / "packaging/systemd" / WORKER
+    unit.write_text(f"{unit.read_text()}# newer\n")
+    farm.shell("rm -r dist && python3 -m pip wheel --quiet --no-deps --wheel-dir dist .")
+    failed(farm, host, settings={"refresh": "soon"})
+    assert configuration(host) == config
+    assert host.container.run(VERSION).stdout.split()[-1] == "99.0.0"
+    assert not set(host.pids()) & set(pids)
+    assert [node.state() for node in host.nodes] == states
+
+
 def test_upgraded_on_one_host_and_the_nodes_do_not_notice(farm: Farm) -> None:
     host, other = farm.hosts["host1"], farm.hosts["host2"]
     before = [node.state() for node in host.nodes], [node.runs() for node in host.nodes], configuration(host)
     pids = host.pids()
-    farm.become("99.0.0")
-    farm.shell("rm -r dist && python3 -m pip wheel --quiet --no-deps --wheel-dir dist .")
+    # What failed before is done again, and pip does not take for installed what has the same version.
+    (module,) = host.container.path(VENV / "lib").glob("*/site-packages/exporter/__init__.py")
+    module.write_text(f"{module.read_text()}# not of this wheel\n")
     assert farm.play("--limit", host.fqdn)[host.fqdn]["failed"] == 0
-    version = [str(VENV / "bin/storagenode-remediate"), "--version"]
-    assert host.container.run(version).stdout.split()[-1] == "99.0.0"
-    assert other.container.run(version).stdout.split()[-1] == __version__
+    assert module.read_text() == (farm.copy / "exporter/__init__.py").read_text()
+    assert host.container.run(VERSION).stdout.split()[-1] == "99.0.0"
+    assert other.container.run(VERSION).stdout.split()[-1] == __version__
     after = [node.state() for node in host.nodes], [node.runs() for node in host.nodes], configuration(host)
     assert after == before
     assert not set(host.pids()) & set(pids)
-    assert host.container.show("storagenode-remediate-worker.path", "ActiveState")["ActiveState"] == "active"
+    assert host.container.show(PATH, "ActiveState")["ActiveState"] == "active"
+    assert host.container.show(WORKER, "NeedDaemonReload") == {"NeedDaemonReload": "no"}
     assert farm.ask(host, host.fqdn) == 200
     info = f'storagenode_exporter_build_info{{instance="{host.fqdn}:19651", version="99.0.0"}}'
     farm.prometheus.wait_query(info, PATIENCE)
@@ -171,8 +224,8 @@ def test_upgraded_on_one_host_and_the_nodes_do_not_notice(farm: Farm) -> None:
 def test_removed_from_a_host_as_the_document_says(farm: Farm) -> None:
     host = farm.hosts["host1"]
     states = [node.state() for node in host.nodes]
-    for block in (*blocks("hosts-remove", DOCUMENT), *blocks("remove")):
-        host.container.run(["sh", "-ec", block.text])
+    steps = "".join(block.text for block in (*blocks("hosts-remove", DOCUMENT), *blocks("remove")))
+    host.container.run(["sh", "-ec", steps])
     assert [node.state() for node in host.nodes] == states
     left = host.container.run(["find", "/etc", "/opt", "/var", "-name", "*storagenode-keeper*"]).stdout.split()
     left += host.container.run(["find", "/etc", "-name", "storagenode-[er]*"]).stdout.split()
@@ -186,6 +239,20 @@ def shipped_unit(name: str) -> str:
 def configuration(host: Host) -> dict[str, Any]:
     found: dict[str, Any] = yaml.safe_load(host.container.path("/etc/storagenode-keeper.yml").read_text())
     return found
+
+
+def given(**variables: object) -> tuple[str, str]:
+    """Return what gives variables of the role another value."""
+    return "--extra-vars", json.dumps({f"storagenode_keeper_{name}": value for name, value in variables.items()})
+
+
+def failed(farm: Farm, host: Host, **variables: object) -> None:
+    """Run the playbook on a host, with what it fails for, and see that the worker was away, and is back."""
+    worker = host.container.show(PATH, "ActiveState", "ActiveEnterTimestampMonotonic")
+    counts = farm.fail("--limit", host.fqdn, *given(**variables))[host.fqdn]
+    assert (counts["failed"], counts["rescued"]) == (1, 1)
+    after = host.container.show(PATH, "ActiveState", "ActiveEnterTimestampMonotonic")
+    assert after["ActiveState"] == "active" and after != worker
 
 
 def deadlock(host: Host) -> None:
@@ -224,50 +291,3 @@ def updated_once(farm: Farm, host: Host) -> None:
         assert names == {"storagenode", f".storagenode.keeper-old-{OLD}"}
     assert host.archives_sent() == len(host.nodes)
     assert [node.state().active for node in host.nodes] == ["active", "inactive"]
-
-
-def metric(alertmanager: Alertmanager, name: str, **labels: str) -> float:
-    """Sum a metric of an Alertmanager."""
-    total = 0.0
-    for line in alertmanager.request("GET", "/metrics").decode().splitlines():
-        series, _, value = line.rpartition(" ")
-        if series.partition("{")[0] == name and all(f'{key}="{value}"' in series for key, value in labels.items()):
-            total += float(value)
-    return total
-
-
-def failures(farm: Farm) -> float:
-    """Return how often a webhook has not been reached."""
-    return sum(
-        metric(each, "alertmanager_notification_requests_failed_total", integration="webhook")
-        for each in farm.alertmanagers
-    )
-
-
-def members(farm: Farm, count: int) -> None:
-    """Wait until each of the pair sees so many of it, itself included."""
-
-    def agreed() -> bool:
-        return all(metric(each, "alertmanager_cluster_members") == count for each in farm.alertmanagers)
-
-    wait(agreed, f"{count} in the cluster", PATIENCE)
-
-
-def silenced(farm: Farm, host: Host) -> str:
-    """Silence the deadlocks of a host with one of the pair, wait until both know, and return the silence's ID."""
-    matchers = {"alertname": DEADLOCKED, "instance": f"{host.fqdn}:19651"}
-    silence = {
-        "matchers": [{"name": key, "value": value, "isRegex": False} for key, value in matchers.items()],
-        "startsAt": datetime.now(UTC).isoformat(),
-        "endsAt": (datetime.now(UTC) + timedelta(hours=1)).isoformat(),
-        "createdBy": "a person",
-        "comment": "it is being moved",
-    }
-    answer = json.loads(farm.alertmanagers[0].request("POST", "/api/v2/silences", json.dumps(silence).encode()))
-    wanted = str(answer["silenceID"])
-
-    def known() -> bool:
-        return all(wanted in {each["id"] for each in one.get("/api/v2/silences")} for one in farm.alertmanagers)
-
-    wait(known, "both know of the silence", PATIENCE)
-    return wanted
