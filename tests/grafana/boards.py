@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,7 @@ def configs(panel: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 def queries(path: Path, node: str = EVERY) -> list[Query]:
     """Return all that a board asks when this node is chosen; raises KeyError for a variable that Grafana has not."""
-    board, variables = read(path), TIMES | {"node": node}
+    board, variables = read(path), TIMES | {"node": node, "worst": node}
     found = [
         Query(title=panel["title"], ref=asked["refId"], expr=fill(asked["expr"], variables), instant=asked["instant"])
         for panel in panels(board)
@@ -57,6 +57,18 @@ def queries(path: Path, node: str = EVERY) -> list[Query]:
     ]
     notes = [note for note in board["annotations"]["list"] if "expr" in note]
     return found + [Query(title=n["name"], ref="", expr=fill(n["expr"], variables), instant=False) for n in notes]
+
+
+def worst(ask: Callable[[str], list[dict[str, Any]]], node: str = EVERY) -> str:
+    """Return what Grafana puts for the fleet's `worst` when these nodes are chosen: it asks for them first."""
+    *_, variable = read(FLEET)["templating"]["list"]
+    asked = re.fullmatch(r"query_result\((.+)\)", variable["query"]["query"])
+    assert asked, "Grafana knows it by its beginning and its end, on one line"
+    found = list[str]()
+    for one in ask(fill(asked[1], {"node": node})):
+        labels = ",".join(f'{name}="{value}"' for name, value in one["metric"].items())
+        found += re.findall(variable["regex"].strip("/"), f"{{{labels}}}")
+    return f"({'|'.join(found)})"
 
 
 def fill(expr: str, variables: Mapping[str, str]) -> str:

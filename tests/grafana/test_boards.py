@@ -20,6 +20,7 @@ WINDOW, MENU, MARGIN = 1400, 300, 32
 GAP = 8
 LETTER, ICON = 7.6, 24
 """Pixels of a title's letter, and of the mark that its description hides behind."""
+RECORDED = re.compile(r"\w+:\w+:\w+")
 COLUMN = 150
 """Pixels that a column without a width takes at least."""
 
@@ -42,13 +43,26 @@ def test_every_grafana_from_10_on_takes_it(board: dict[str, Any], path: Path) ->
 
 def test_variables(board: dict[str, Any], path: Path) -> None:
     # No job and no instance: a node's name is unique, and nothing else is common to what the two programs tell of it.
-    datasource, node = board["templating"]["list"]
+    datasource, node, *worst = board["templating"]["list"]
     assert (datasource["name"], datasource["type"], datasource["query"]) == ("datasource", "datasource", "prometheus")
     assert datasource["label"] == "Data source"
     assert (node["name"], node["datasource"]["uid"], node["refresh"]) == ("node", "${datasource}", 2)
     assert node["query"]["query"] == node["definition"] == "label_values(storagenode_service_state, node)"
     several = (node["multi"], node["includeAll"], node.get("allValue"))
     assert several == ((True, True, ".+") if path == FLEET else (False, False, None))
+    assert [each["name"] for each in worst] == (["worst"] if path == FLEET else [])
+    for each in worst:
+        # Hidden, always all that is found, anew with the time shown, and not in the address.
+        assert (each["hide"], each["multi"], each["includeAll"], each.get("allValue")) == (2, True, True, None)
+        assert (each["refresh"], each["skipUrlSync"], each["datasource"]["uid"]) == (2, True, "${datasource}")
+        assert each["current"]["value"] == ["$__all"]
+        assert each["query"]["query"] == each["definition"]
+        assert each["query"]["qryType"] == 3, "that of query_result"
+        assert 'node=~"$node"' in each["definition"]
+        (ranked,) = (
+            target["expr"] for panel in panels(board) for target in panel["targets"] if "3200" in target["expr"]
+        )
+        assert each["definition"].replace(" ", "") == f"query_result(topk(15,{''.join(ranked.split())}))"
 
 
 def test_every_panel_is_explained_and_has_a_unit(board: dict[str, Any]) -> None:
@@ -62,6 +76,9 @@ def test_every_panel_is_explained_and_has_a_unit(board: dict[str, Any]) -> None:
         for config in configs(panel):
             assert config.get("unit", "none") in UNITS, panel["title"]
         assert panel["fieldConfig"]["defaults"]["unit"], panel["title"]
+        if panel["type"] == "stat" and panel["options"]["colorMode"] == "background":
+            base, *_ = panel["fieldConfig"]["defaults"]["thresholds"]["steps"]
+            assert base == {"color": "#808080", "value": None}, f"{panel['title']}: nothing at all is not well"
         if panel["type"] in ("stat", "table", "timeseries"):
             assert panel["fieldConfig"]["defaults"]["noValue"], f"{panel['title']}: says nothing when there is nothing"
 
@@ -106,11 +123,12 @@ def test_every_query_asks_the_chosen_source_for_the_chosen_nodes(board: dict[str
         assert len(set(refs)) == len(refs)
         for target in panel["targets"]:
             assert target["datasource"] == panel["datasource"]
-            assert (chosen in target["expr"]) != (panel["title"] in OF_HOSTS), panel["title"]
+            here = 'node=~"$worst"' if panel["type"] == "state-timeline" and path == FLEET else chosen
+            assert (here in target["expr"]) != (panel["title"] in OF_HOSTS), panel["title"]
             assert target["instant"] is not target["range"]
             assert target["instant"] == (panel["type"] in ("stat", "table")), panel["title"]
             assert (target.get("format") == "table") == (panel["type"] == "table"), panel["title"]
-            assert set(re.findall(r"\$([A-Za-z_]\w*)", target["expr"])) <= {"node", *TIMES}, panel["title"]
+            assert set(re.findall(r"\$([A-Za-z_]\w*)", target["expr"])) <= {"node", "worst", *TIMES}, panel["title"]
             jobs = set(re.findall(r'job="([^"]*)"', target["expr"]))
             assert jobs <= {"storagenode", "storagenode-remediate"}
 
@@ -132,18 +150,22 @@ def test_counters_are_rated_over_what_was_scraped(board: dict[str, Any]) -> None
                 assert rated or subtracted or part_of_it, f"{panel['title']}: {counter[1]}"
 
 
-def test_who_is_worst_is_asked_once_and_not_at_each_point_of_a_timeline() -> None:
-    ranked = [
-        target["expr"] for panel in panels(read(FLEET)) for target in panel["targets"] if "topk(" in target["expr"]
-    ]
-    assert len(ranked) == 2
-    for expr in ranked:
-        _, _, within = expr.partition("topk(")
-        selectors = re.findall(r"storagenode_\w+\{[^}]*\}(.{0,9})", within)
-        assert selectors
-        assert all(each.startswith(" @ end()") for each in selectors)
-        # These make Prometheus evaluate all around them again and again, @ or not.
-        assert not re.search(r"\b(time|timestamp|day_of_\w+|hour|minute|month|year|days_in_month)\(", within)
+def test_timelines_ask_for_the_worst_alone() -> None:
+    # At 10,000 nodes the states of all of them would be more samples than Prometheus loads for one query.
+    timelines = [panel for panel in panels(read(FLEET)) if panel["type"] == "state-timeline"]
+    assert len(timelines) == 2
+    for (target,) in (panel["targets"] for panel in timelines):
+        assert target["expr"].count('node=~"$worst"') == target["expr"].count("{")
+
+
+def test_what_is_recorded_is_so_by_the_rules(board: dict[str, Any]) -> None:
+    groups = yaml.safe_load((ROOT / "alerts/storagenode.rules.yml").read_text())["groups"]
+    recorded = {rule["record"] for group in groups for rule in group["rules"] if "record" in rule}
+    asked = {
+        name for panel in panels(board) for target in panel["targets"] for name in RECORDED.findall(target["expr"])
+    }
+    assert asked
+    assert asked <= recorded
 
 
 def test_annotations(board: dict[str, Any], path: Path) -> None:

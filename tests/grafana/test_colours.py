@@ -28,7 +28,7 @@ MEANINGS = {
         *("minimum above suggested", "refused", "unknown node", "install"),
     },
     "dark-purple": {"crash looping", "not stored"},
-    "#808080": {"unknown"},
+    "#808080": {"unknown", "not observed"},
     "#5f6368": {"absent", "idle", "silent", "none known", "not set up", "another alert"},
     "text": {"-"},
     "transparent": {" "},
@@ -83,8 +83,8 @@ def test_each_state_is_drawn_as_what_it_is(board: dict[str, Any]) -> None:
             continue
         mapped = {value: text for title, value, text, _ in _mappings(board) if title == panel["title"]}
         for target in panel["targets"]:
-            shown, *_ = target["expr"].split("topk(")
-            for code, state in re.findall(r'(\d+) \* \(storagenode_\w+_state\{[^}]*state="(\w+)"\}', shown):
+            pattern = r'(\d+) \* \(storagenode_\w+_state\{[^}]*state="(\w+)"\}'
+            for code, state in re.findall(pattern, target["expr"]):
                 assert mapped[code] == _words(state), panel["title"]
                 found.add(state)
     assert found == {*ServiceState, *UpdateState}

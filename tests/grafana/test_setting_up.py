@@ -15,25 +15,37 @@ from tests.labs.prometheus import amtool, program, promtool
 
 COMPOSE: dict[str, Any] = yaml.safe_load((GRAFANA / "compose.yml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
-TOKEN = "/etc/prometheus/storagenode-keeper.token"
+TOKEN = Path("/etc/prometheus/storagenode-keeper.token")
+KEYS = {"image", "network_mode", "restart", "group_add", "command", "environment", "volumes"}
+"""Of those that Compose knows."""
 README = GRAFANA / "README.md"
 
 
-def mounts(service: str) -> dict[str, Path | str]:
-    """Return what a container finds where: files of ours, of the host, and named volumes."""
-    found: dict[str, Path | str] = {}
+def mounts(service: str) -> dict[Path, Path]:
+    """Return which folders of ours and of the host a container finds where; of a named volume, its name."""
+    found = dict[Path, Path]()
     for mount in SERVICES[service]["volumes"]:
         if isinstance(mount, dict):
             assert (mount["type"], mount["read_only"], mount["bind"]) == ("bind", True, {"create_host_path": False})
-            found[mount["target"]] = mount["source"]
+            found[Path(mount["target"])] = Path(mount["source"])
             continue
         source, target, *mode = mount.split(":")
         if source.startswith("."):
             assert mode == ["ro"], mount
-            found[target] = (GRAFANA / source).resolve(strict=True)
+            # A container would go on seeing a single file when another has taken its name.
+            assert (GRAFANA / source).is_dir(), mount
+            found[Path(target)] = (GRAFANA / source).resolve()
         else:
             assert source in COMPOSE["volumes"], mount
-            found[target] = source
+            found[Path(target)] = Path(source)
+    return found
+
+
+def seen(service: str, path: str | Path) -> Path:
+    """Return what a container finds at a path, outside of it."""
+    (found,) = (
+        source / Path(path).relative_to(at) for at, source in mounts(service).items() if Path(path).is_relative_to(at)
+    )
     return found
 
 
@@ -50,6 +62,7 @@ def test_provisioning() -> None:
 def test_images_are_pinned_and_only_loopback_is_listened_on() -> None:
     assert set(SERVICES) == {"prometheus", "alertmanager", "grafana"}
     for service in SERVICES.values():
+        assert {*service} <= KEYS
         assert re.search(r":v?\d+\.\d+\.\d+$", service["image"]), service["image"]
         assert service["network_mode"] == "host"
         assert "ports" not in service
@@ -60,24 +73,24 @@ def test_images_are_pinned_and_only_loopback_is_listened_on() -> None:
 
 
 def test_what_is_mounted_is_there_and_is_what_the_programs_read() -> None:
-    prometheus, alertmanager, grafana = (mounts(service) for service in SERVICES)
-    config = yaml.safe_load(Path(prometheus[_option("prometheus", "config.file")]).read_text())
-    assert [prometheus[file] for file in config["rule_files"]] == [ROOT / "alerts/storagenode.rules.yml"]
-    assert alertmanager[_option("alertmanager", "config.file")] == ROOT / "alerts/alertmanager.example.yml"
-    assert prometheus[_option("prometheus", "storage.tsdb.path")] == "prometheus"
-    assert alertmanager[_option("alertmanager", "storage.path")] == "alertmanager"
-    for mounted, file in (
-        (prometheus, GRAFANA / "prometheus.yml"),
-        (alertmanager, ROOT / "alerts/alertmanager.example.yml"),
-    ):
+    config = seen("prometheus", _option("prometheus", "config.file"))
+    assert config == GRAFANA / "prometheus.yml"
+    (rules,) = yaml.safe_load(config.read_text())["rule_files"]
+    inside = os.path.normpath(Path(_option("prometheus", "config.file")).parent / rules)
+    assert seen("prometheus", inside) == ROOT / "alerts/storagenode.rules.yml"
+    routes = seen("alertmanager", _option("alertmanager", "config.file"))
+    assert routes == ROOT / "alerts/alertmanager.example.yml"
+    assert seen("prometheus", _option("prometheus", "storage.tsdb.path")) == Path("prometheus")
+    assert seen("alertmanager", _option("alertmanager", "storage.path")) == Path("alertmanager")
+    for service, file in (("prometheus", config), ("alertmanager", routes)):
         assert f"credentials_file: {TOKEN}" in file.read_text()
-        assert mounted[TOKEN] == TOKEN
-    assert grafana["/etc/grafana/provisioning"] == GRAFANA / "provisioning"
-    folder = _provider()["options"]["path"]
-    assert {Path(target): file for target, file in grafana.items() if target.startswith(f"{folder}/")} == {
-        Path(folder, board.name): board for board in BOARDS
-    }
-    assert SERVICES["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"] in grafana
+        assert seen(service, TOKEN) == TOKEN
+    grafana = mounts("grafana")
+    assert grafana[Path("/etc/grafana/provisioning")] == GRAFANA / "provisioning"
+    folder = Path(_provider()["options"]["path"])
+    assert {*grafana[folder].rglob("*.json")} == {*BOARDS}
+    home = Path(SERVICES["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"])
+    assert grafana[folder] / home.relative_to(folder) in BOARDS
 
 
 def test_the_stack_is_that_of_the_readme() -> None:
@@ -90,25 +103,19 @@ def test_the_stack_is_that_of_the_readme() -> None:
 @pytest.mark.prometheus
 def test_the_programs_take_their_configurations_and_options(tmp_path: Path) -> None:
     (tmp_path / "token").write_text("x")
-    for service in ("prometheus", "alertmanager"):
-        for target, source in mounts(service).items():
-            if isinstance(source, Path):
-                copy = tmp_path / target.removeprefix("/")
-                copy.parent.mkdir(parents=True, exist_ok=True)
-                copy.write_text(
-                    source.read_text().replace(TOKEN, str(tmp_path / "token")).replace(" [/etc/", f" [{tmp_path}/etc/")
-                )
-    assert (
-        "SUCCESS: 1 rule files found" in promtool("check", "config", tmp_path / "etc/prometheus/prometheus.yml").stdout
-    )
-    amtool("check-config", tmp_path / "etc/alertmanager/alertmanager.yml")
+    for source in (GRAFANA / "prometheus.yml", *(ROOT / "alerts").glob("*.yml")):
+        copy = tmp_path / source.relative_to(ROOT)
+        copy.parent.mkdir(exist_ok=True)
+        copy.write_text(source.read_text().replace(str(TOKEN), str(tmp_path / "token")))
+    assert "SUCCESS: 1 rule files found" in promtool("check", "config", tmp_path / "grafana/prometheus.yml").stdout
+    amtool("check-config", tmp_path / "alerts/alertmanager.example.yml")
     for name, service in (("prometheus", "prometheus"), ("prometheus-alertmanager", "alertmanager")):
         helped = subprocess.run([program(name), "--help"], capture_output=True, text=True)
         for option in SERVICES[service]["command"]:
             assert f"{option.partition('=')[0]}=" in helped.stdout + helped.stderr, option
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="gives a file to the user of the containers, which root alone may")
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives a file to the group of the containers, which root alone may")
 def test_the_commands_of_the_readme(tmp_path: Path) -> None:
     (tmp_path / "etc").mkdir()
     (tmp_path / "etc/storagenode-keeper.token").write_text("secret")
@@ -121,8 +128,12 @@ def test_the_commands_of_the_readme(tmp_path: Path) -> None:
     found = sorted((tmp_path / _provider(tmp_path / "etc/grafana")["options"]["path"].removeprefix("/")).iterdir())
     assert [(file.name, file.read_text()) for file in found] == [(board.name, board.read_text()) for board in BOARDS]
     assert (tmp_path / "etc/grafana/provisioning/datasources/prometheus.yml").exists()
-    token = tmp_path / TOKEN.removeprefix("/")
-    assert (token.read_text(), token.stat().st_uid, token.stat().st_mode & 0o777) == ("secret", 65534, 0o400)
+    token = tmp_path / TOKEN.relative_to("/")
+    status = token.stat()
+    assert (token.read_text(), status.st_uid, status.st_mode & 0o777) == ("secret", 0, 0o440)
+    for service in ("prometheus", "alertmanager"):
+        assert SERVICES[service]["group_add"] == [str(status.st_gid)]
+    assert "group_add" not in SERVICES["grafana"]
 
 
 def _option(service: str, name: str) -> str:
