@@ -24,7 +24,6 @@ class Loop(Site):
 
     def __init__(self, container: Container, folder: Path) -> None:
         super().__init__(container, folder, NAMES)
-        self.folder = folder
 
     def _start(self, stack: ExitStack) -> None:
         super()._start(stack)

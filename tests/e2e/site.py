@@ -93,20 +93,17 @@ class Node:
         self.container.run(["chown", "-R", f"{USER}:{USER}", self.config_dir, self.binary.parent])
         self.container.run(["chmod", "0700", self.config_dir])
         self.container.run(["chmod", "0775", self.binary])
-        self.container.unit(
-            self.unit,
+        self.container.write(
+            f"/etc/systemd/system/{self.unit}",
             f"[Unit]\n{limit}\n[Service]\nUser={USER}\nExecStart={self.binary} run --config-dir {self.config_dir}\n"
             f"{service}\n[Install]\nWantedBy=multi-user.target\n",
         )
+        self.container.systemctl("enable", "--quiet", self.unit)  # which has systemd read all units anew
         return self
 
     def remove(self) -> None:
         """Take the node away again."""
-        self.container.systemctl("disable", "--now", "--quiet", self.unit, check=False)
-        self.container.systemctl("reset-failed", self.unit, check=False)
-        unit = f"/etc/systemd/system/{self.unit}"
-        self.container.run(["rm", "-rf", unit, self.binary.parent, self.config_dir])
-        self.container.systemctl("daemon-reload")
+        remove(self.container, self.unit, self.binary.parent, self.config_dir)
 
     def start(self) -> None:
         """Start the node and wait until its API answers."""
@@ -150,11 +147,21 @@ class Node:
         return found
 
 
+def remove(container: Container, unit: str, *folders: Path) -> None:
+    """Take a unit, which may be there or not, and its folders away again."""
+    container.systemctl("stop", unit, check=False)
+    container.systemctl("reset-failed", unit, check=False)
+    files = [f"/etc/systemd/system/{folder}{unit}" for folder in ("", "multi-user.target.wants/")]
+    container.run(["rm", "-rf", *files, *folders])
+    container.systemctl("daemon-reload")
+
+
 class Site:
     """The host. The programs listen where they do by default, since the container's network is theirs alone."""
 
     def __init__(self, container: Container, folder: Path, names: Sequence[str]) -> None:
         self.container = container
+        self.folder = folder
         self._stack = ExitStack()
         releases = folder / "releases"
         self.binaries: dict[str, Path] = {}

@@ -1,26 +1,30 @@
 """From the minimum that rises to the node that is cured, with nobody's hand in it."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 from time import time
 
 import pytest
+import yaml
 
 from tests.e2e.loop import BELOW_MINIMUM, DEADLOCKED, Loop
-from tests.e2e.site import NEW, OLD, WEBHOOK, WORKER, Node, wait
+from tests.e2e.site import EXPORTER, NEW, OLD, WEBHOOK, WORKER, Node, wait
+from tests.e2e.updater import Updater
 from tests.grafana.boards import EVERY, FLEET, NODE, queries
+from tests.packaging.host import CONFIG
+from tests.simulators import build
 from tests.steps import STEPS
 
 pytestmark = [pytest.mark.e2e, pytest.mark.systemd, pytest.mark.prometheus]
 
+NEWEST = "1.105.4"
 BACKUP = f".storagenode.keeper-old-{OLD}"
-WANTED_SECONDS, BOUND_SECONDS = 4.0, 25.0
+WANTED_SECONDS, BOUND_SECONDS = 4.0, 90.0
 SLOW_SECONDS = 12
-NOT_OF_IT = {
-    *("Blocked by", "Updater version", "When the node is down", "Version server", "Since the updater's last check"),
-    *("Updater's last check", "Updater's last update", "Updater's last failure", "Updater's failures", "Last exit"),
-}
-"""What the board of a node has nothing to show of that has no updater, and has never ended by itself."""
+ENDED = "Last exit"
+"""The one panel that shows something of a node that is down, and not of one that runs and has not been seen to end."""
 
 
 @pytest.mark.parametrize(
@@ -41,7 +45,7 @@ def test_a_node_that_crashes_for_its_age_is_updated_and_started(
         loop.container.systemctl("restart", node.unit)  # a reboot, say: it is too old to start again
 
         alert = loop.prometheus.wait_alert(DEADLOCKED, name)
-        wait(lambda: node.version() == NEW, f"{name} runs {NEW}", 60)
+        wait(lambda: node.version() == NEW, f"{name} runs {NEW}", BOUND_SECONDS)
         answered = time()
         taken = answered - datetime.fromisoformat(alert["activeAt"]).timestamp()
         print(f"\n{name}: alert true to API with the target {taken:.2f} s (wanted: {WANTED_SECONDS:.0f} s)")
@@ -133,7 +137,7 @@ def test_an_alert_that_comes_again_and_again_makes_one_run(loop: Loop) -> None:
         run = loop.wait_run(node)
         again = accepted(loop) - delivered
         assert run["finished"] - run["started"] > SLOW_SECONDS * 0.8
-        assert again >= 4, f"the alert came only {again} times"
+        assert again >= 2, f"the alert came only {again} times"
 
         loop.prometheus.wait_alert(DEADLOCKED, "slow", "inactive")
         loop.pause()
@@ -166,16 +170,45 @@ def test_what_failed_for_the_networks_sake_is_tried_again_and_the_dashboard_show
         loop.wait_value(len(outcomes) - 1, "storagenode_remediation_runs_total", node="retried", outcome="later")
         assert_at_rest(loop, node)
 
+        panels = [*queries(FLEET, EVERY), *queries(NODE, node.name)]
+        for asked in panels:
+            if asked.title == ENDED:
+                loop.prometheus.wait_query(asked.expr, 60)
         node.start()
-        loop.wait_value(1, "storagenode_version_info", node="retried", source="running", version=NEW)
-        for board, chosen in ((FLEET, EVERY), (NODE, node.name)):
-            for asked in queries(board, chosen):
-                if board == FLEET or asked.title not in NOT_OF_IT:
+        with updated_by_its_updater(loop, node):
+            loop.wait_value(1, "storagenode_version_info", node="retried", source="running", version=NEWEST)
+            for asked in panels:
+                if asked.title != ENDED:
                     loop.prometheus.wait_query(asked.expr, 60)
         groups = loop.prometheus.get("/api/v1/rules")["data"]["groups"]
         evaluated = [rule for group in groups for rule in group["rules"]]
         assert {"StorageNodeDeadlocked", "StorageNodeNotReached"} <= {rule["name"] for rule in evaluated}
         assert [(rule["name"], rule.get("lastError")) for rule in evaluated if rule["health"] != "ok"] == []
+
+
+@contextmanager
+def updated_by_its_updater(loop: Loop, node: Node) -> Iterator[None]:
+    """Give the node an official updater, which fails at first, and then installs what is newer."""
+    updater, config = Updater(node), loop.container.path(CONFIG).read_text()
+    newest = build.node(NEWEST, loop.folder / "storagenode")
+    build.archive(newest, loop.folder / "releases" / NEWEST / build.ASSET)
+    loop.downloads.set(behaviour="truncate")
+    loop.versions.set(suggested=f"v{NEWEST}")
+    try:
+        updater.install(works=True)
+        wait(lambda: updater.says("Error updating service."), "the updater fails", 120)
+        loop.downloads.set(behaviour="ok")
+        loop.container.systemctl("restart", updater.unit)  # else it looks again in a quarter of an hour
+        wait(lambda: node.version() == NEWEST, "the updater has updated the node", 120)
+        known = yaml.safe_load(config)
+        known["nodes"] = [updater.config() if each["name"] == node.name else each for each in known["nodes"]]
+        loop.container.write(CONFIG, yaml.safe_dump(known))
+        loop.container.systemctl("restart", EXPORTER)
+        yield
+    finally:
+        updater.remove()
+        loop.container.write(CONFIG, config)
+        loop.container.systemctl("restart", EXPORTER)
 
 
 def accepted(loop: Loop) -> int:

@@ -8,18 +8,14 @@ import yaml
 
 from tests.e2e.loop import DEADLOCKED, Loop
 from tests.e2e.site import EXPORTER, NEW, OLD, USER, wait
-from tests.grafana.boards import NODE, queries
+from tests.e2e.updater import RELEASE, Updater
 from tests.labs.systemd import Container
-from tests.simulators import build
+from tests.packaging.host import CONFIG
 
 pytestmark = [pytest.mark.e2e, pytest.mark.systemd, pytest.mark.prometheus]
 
 BLOCKED = "StorageNodeUpdaterBlocked"
-NAME, UNIT = "running", "storagenode-running-updater.service"
-UPDATER, STORE = Path("/opt/updater/storagenode-updater"), Path("/var/lib/updater")
-CONFIG = "/etc/storagenode-keeper.yml"
-SHOWN = {"Blocked by", "Updater version", "When the node is down", "Version server", "Updater's failures"}
-"""What the board of a node shows of its updater, but for what only the updater's log tells."""
+NAME = "running"
 
 
 class Stuck(Loop):
@@ -29,23 +25,15 @@ class Stuck(Loop):
 
     def _install(self) -> None:
         super()._install()
-        self.versions.set(suggested=f"v{NEW}", updater_minimum="v0.0.1", updater_suggested="v1.162.3")
+        self.versions.set(suggested=f"v{NEW}", updater_minimum="v0.0.1", updater_suggested=f"v{RELEASE}")
         node = self.node(NAME).install()
         self.left = node.binary.with_name(f"storagenode.{NEW}")
-        (self.folder / "updater").mkdir()
-        self.container.put(build.node("1.162.3", self.folder / "updater/storagenode-updater"), UPDATER)
-        settings = {"version.server-address": self.versions.url, "console.address": "127.0.0.1:15999"}
-        self.container.write(STORE / "config.yaml", "".join(f"{key}: {value}\n" for key, value in settings.items()))
-        self.container.write(STORE / "storage/storage-dir-verification", bytes(32))
         self.container.write(self.left, b"half of it")
         self.container.run(["touch", "--date=-1 hour", self.left])
-        self.container.run(["chown", "-R", USER, UPDATER.parent, STORE, self.left])
-        told = f"--binary-location {node.binary} --service-name storagenode-{NAME} --binary-store-dir {STORE}"
-        start = f"{UPDATER} run --config-dir {STORE} {told}"
-        self.container.unit(UNIT, f"[Service]\nUser={USER}\nExecStart={start}\nRestart=on-failure\n", enable=False)
-        self.container.systemctl("start", UNIT)
+        self.container.run(["chown", USER, self.left])
+        self.updater = Updater(node).install()
         config = yaml.safe_load(self.container.path(CONFIG).read_text())
-        config["nodes"] = [node.config() | {"updater_service": f"systemd:{UNIT}"}]
+        config["nodes"] = [self.updater.config()]
         config["remediation"]["heal_updater"] = True
         self.container.write(CONFIG, yaml.safe_dump(config))
         node.start()
@@ -60,15 +48,12 @@ def test_a_stuck_updater_is_alerted_on_and_healed_before_its_node_ever_stops(tmp
         assert (run["outcome"], run["detail"]) == ("healed", f"removed {loop.left}")
         wait(lambda: loop.fired(node, BLOCKED) or None, "the alert is on record")
         assert not container.path(loop.left).exists()
-        assert container.show(UNIT, "ActiveState")["ActiveState"] == "active"
+        assert container.show(loop.updater.unit, "ActiveState")["ActiveState"] == "active"
 
         now = node.state()
         assert (now.inode, now.pid, now.started) == (loop.before.inode, loop.before.pid, loop.before.started)
         assert (node.version(), loop.fired(node, DEADLOCKED)) == (OLD, False)
         container.systemctl("restart", EXPORTER)  # it looks at an updater once a minute, and at once when it starts
         loop.prometheus.wait_alert(BLOCKED, NAME, "inactive")
-        for asked in queries(NODE, NAME):
-            if asked.title in SHOWN:
-                loop.prometheus.wait_query(asked.expr, 60)
         wait(lambda: loop.idle() or None, "nothing is asked for any more")
         assert loop.tracebacks() == []

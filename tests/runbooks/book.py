@@ -8,15 +8,13 @@ from typing import Any
 import yaml
 
 from tests.alerts.shipped import ROOT, RULES
-from tests.documents import blocks
+from tests.documents import Block, blocks
 from tests.labs.rootfs import VENV
-from tests.runbooks.monitored import Monitored, until
+from tests.runbooks.monitored import Monitored, hurried, until
 
 RUNBOOKS = ROOT / "alerts/runbooks"
 LOOK, MEND, SILENCE = "How to look", "How to mend", "How to silence"
 HEADINGS = ["What it means", "What happens if nobody acts", LOOK, MEND, SILENCE]
-SHORT = "[5s]"
-"""What an alert asks for over minutes, so that gaps do not show, is asked for over this: five scrapes."""
 INSTANCE = "127.0.0.1:19651"
 
 
@@ -47,7 +45,8 @@ class Book:
         self.name = name
         self.places = places
         self.node = places.get("NODE")
-        self._left = blocks("runbooks", RUNBOOKS / f"{name}.md")
+        self._blocks = blocks("runbooks", RUNBOOKS / f"{name}.md")
+        self._left = list(self._blocks)
 
     def look(self, *ends: int) -> str:
         """Run the next block of what to look at, whose commands end so (with 0, where nothing is said)."""
@@ -83,10 +82,19 @@ class Book:
                 return bool(alert["status"]["silencedBy"])
         return None
 
+    def does(self, text: str, *ends: int) -> str:
+        """Run the block that has this in it, be it again, or before its turn."""
+        (block,) = (each for each in self._blocks if text in each.text)
+        return self._do(block, ends)
+
     def _run(self, heading: str, ends: tuple[int, ...]) -> str:
         block = next((each for each in self._left if each.heading == heading), None)
         assert block is not None, f"{self.name}: there is no block left under {heading!r}"
-        self._left.remove(block)
+        return self._do(block, ends)
+
+    def _do(self, block: Block, ends: tuple[int, ...]) -> str:
+        if block in self._left:
+            self._left.remove(block)
         lines = block.commands
         assert len(ends) <= len(lines), f"{self.name}: {len(ends)} ends for {lines}"
         ends += (0,) * (len(lines) - len(ends))
@@ -111,12 +119,13 @@ class Book:
         )
 
     def _true(self, rule: Mapping[str, Any]) -> bool:
-        found = self.host.query(re.sub(r"\[[0-9]+[mh]\]", SHORT, rule["expr"]))
+        found = self.host.query(hurried(rule["expr"]))
         return any(self.node in (None, each["metric"].get("node", self.node)) for each in found)
 
-    def assert_all_run(self) -> None:
-        """Every block was run."""
-        assert [(each.heading, each.text) for each in self._left] == []
+    def assert_all_run(self, *others: "Book") -> None:
+        """Every block was run, in this state or in another of the same alert."""
+        left = [block for block in self._left if all(block in other._left for other in others)]
+        assert [(each.heading, each.text) for each in left] == []
 
 
 def fill(line: str, places: Mapping[str, str]) -> str:

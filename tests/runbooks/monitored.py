@@ -1,6 +1,7 @@
 """A host as the documents have it: nodes and updaters, our programs, Prometheus and Alertmanager, all of them units."""
 
 import json
+import re
 import time
 import urllib.error
 import urllib.parse
@@ -13,19 +14,19 @@ from typing import Any
 import yaml
 
 from tests.alerts import shipped
-from tests.e2e.site import EXPORTER, OLD, PATH, TOKEN_FILE, USER, WEBHOOK, WORKER, Node, Site
+from tests.e2e import updater
+from tests.e2e.site import EXPORTER, OLD, PATH, TOKEN_FILE, WEBHOOK, WORKER, Node, Site
+from tests.e2e.updater import Updater
 from tests.labs.prometheus import program
 from tests.labs.rootfs import VENV
 from tests.labs.systemd import Container
-from tests.packaging.host import SPOOL, WEBHOOK_USER
+from tests.packaging.host import CONFIG, SPOOL, WEBHOOK_USER
 from tests.simulators import build
 
-CONFIG = "/etc/storagenode-keeper.yml"
 PROMETHEUS, ALERTMANAGER = "http://127.0.0.1:9090", "http://127.0.0.1:9093"
 RUNNING = (EXPORTER, WEBHOOK, PATH, "prometheus.service", "prometheus-alertmanager.service")
 TEMPLATES = "usr/share/prometheus/alertmanager"
 MONITORING_TOKEN = "/etc/prometheus/storagenode-keeper.token"
-UPDATER_RELEASE = "1.162.3"
 _SLOWEST = 120
 """Seconds that anything may take on a machine that has other work: nothing waits for as long unless it fails."""
 
@@ -39,42 +40,9 @@ def until(found: Callable[[], object], what: str) -> None:
         time.sleep(0.2)
 
 
-class Updater:
-    """The official updater of a node: its unit, what it runs, and the folder with its settings."""
-
-    def __init__(self, site: "Monitored", node: Node) -> None:
-        self.site = site
-        self.node = node
-        self.unit = f"storagenode-{node.name}-updater.service"
-        self.binary = Path("/opt/updaters", node.name, "storagenode-updater")
-        self.store = Path("/var/lib/updaters", node.name)
-        self.settings = self.store / "config.yaml"
-
-    def install(self, release: str = UPDATER_RELEASE, **settings: str) -> "Updater":
-        """Set it up and start it; it stays a process that logs nothing, and never updates anything."""
-        site, container = self.site, self.site.container
-        scratch = site.folder / f"{self.node.name}-updater"
-        container.put(build.node(release, scratch), self.binary)
-        # The simulated program is a node: it needs an address of its own.
-        address = f"127.0.0.1:{int(self.node.api.rpartition(':')[2]) + 1000}"
-        told = {"version.server-address": site.versions.url, "console.address": address, **settings}
-        container.write(self.settings, "".join(f"{key}: {value}\n" for key, value in told.items()))
-        container.write(self.store / "storage/storage-dir-verification", bytes(32))
-        container.run(["chown", "-R", USER, self.binary.parent, self.store])
-        node = self.node
-        flags = f"--binary-location {node.binary} --service-name {node.unit.removesuffix('.service')}"
-        start = f"{self.binary} run --config-dir {self.store} {flags} --binary-store-dir {self.store}"
-        service = f"[Service]\nUser={USER}\nExecStart={start}\nRestart=on-failure\n"
-        container.unit(self.unit, f"{service}[Install]\nWantedBy=multi-user.target\n")
-        container.systemctl("start", self.unit)
-        return self
-
-    def remove(self) -> None:
-        """Take it away again."""
-        self.node.container.systemctl("disable", "--now", "--quiet", self.unit, check=False)
-        self.node.container.systemctl("reset-failed", self.unit, check=False)
-        unit = f"/etc/systemd/system/{self.unit}"
-        self.node.container.run(["rm", "-rf", unit, self.binary.parent, self.store])
+def hurried(rules: str) -> str:
+    """Have what is asked for over minutes, so that gaps do not show, asked for over five scrapes."""
+    return re.sub(r"\[[0-9]+m\]", "[5s]", rules)
 
 
 class Monitored(Site):
@@ -82,14 +50,12 @@ class Monitored(Site):
 
     def __init__(self, container: Container, folder: Path, names: Sequence[str]) -> None:
         super().__init__(container, folder, names)
-        self.folder = folder
-        asset = build.ASSET.replace("storagenode_", "storagenode-updater_")
-        updater = build.node(UPDATER_RELEASE, folder / "storagenode-updater")
-        build.archive(updater, folder / "releases" / UPDATER_RELEASE / asset, "storagenode-updater")
+        newest = updater.program(updater.RELEASE, folder, works=True)
+        build.archive(newest, folder / "releases" / updater.RELEASE / updater.ASSET, newest.name)
 
     def _start(self, stack: ExitStack) -> None:
         super()._start(stack)
-        self.versions.set(updater_suggested=f"v{UPDATER_RELEASE}")
+        self.versions.set(updater_suggested=f"v{updater.RELEASE}")
         # No other: of a node that is known before it is installed, it would be remembered that it was down.
         self.write_config(self.config() | {"nodes": [self.node("healthy").config()]})
         self._install_monitoring()
@@ -108,7 +74,7 @@ class Monitored(Site):
         container.run(["useradd", "--system", "--create-home", "--home-dir=/var/lib/prometheus", "prometheus"])
         container.write("/etc/prometheus/prometheus.yml", yaml.safe_dump(self._prometheus()))
         # A node is missed that was there an hour ago: five seconds ago, here.
-        rules = shipped.RULES.read_text().replace("offset 1h", "offset 5s")
+        rules = hurried(shipped.RULES.read_text().replace("offset 1h", "offset 5s"))
         container.write("/etc/prometheus/storagenode.rules.yml", rules)
         route = shipped.alertmanager(
             "http://127.0.0.1:19652/alertmanager", Path(MONITORING_TOKEN), repeat_interval="1s"
@@ -153,7 +119,7 @@ class Monitored(Site):
 
     def updater(self, name: str) -> Updater:
         """Return a configured node's updater, which is there once it is installed."""
-        return Updater(self, self.node(name))
+        return Updater(self.node(name))
 
     def config(self) -> dict[str, Any]:
         """Return our configuration."""
@@ -176,21 +142,30 @@ class Monitored(Site):
         finally:
             self.downloads.set(behaviour="ok")
             self.rise(OLD)
-            self.updater(name).remove()
+            if self.container.path(self.updater(name).store).exists():
+                self.updater(name).remove()
             node.remove()
 
     def ask(self, node: Node) -> None:
         """Leave a request in the spool, as the webhook does."""
         self.container.run(["setpriv", *WEBHOOK_USER, "touch", f"{SPOOL}/{node.name}"])
 
+    def spool_is_empty(self) -> bool:
+        """Tell whether all that was asked for is done."""
+        return not any(self.container.path(SPOOL).iterdir())
+
     def at_step(self, node: Node, step: str) -> bool:
         """Tell whether the worker has logged that it begins a step for a node."""
         return any((line.get("step"), line.get("node")) == (step, node.name) for line in self.log(WORKER))
 
+    def ended(self, node: Node) -> list[str]:
+        """Return how the worker's runs for a node ended, oldest first; of what a person ran it has no log."""
+        lines = [line for line in self.log(WORKER) if (line["message"], line.get("node")) == ("run ended", node.name)]
+        return [line["outcome"] for line in lines]
+
     def watch(self, node: Node, updater: Updater | None = None, *, webhook: bool = False) -> None:
         """Have the exporter, and the webhook, know this node as it is now and no other; what runs later does anyway."""
-        known = node.config() | ({"updater_service": f"systemd:{updater.unit}"} if updater else {})
-        self.write_config(self.config() | {"nodes": [known]})
+        self.write_config(self.config() | {"nodes": [(updater or node).config()]})
         self.container.systemctl("restart", EXPORTER, *([WEBHOOK] if webhook else []))
 
     def look_again(self) -> None:

@@ -5,7 +5,6 @@ import re
 import time
 
 from tests.e2e.site import EXPORTER, NEW, OLD, wait
-from tests.packaging.host import SPOOL
 from tests.runbooks.book import INSTANCE, Book
 from tests.runbooks.monitored import Monitored, until
 
@@ -27,10 +26,9 @@ def deadlocked(host: Monitored) -> None:
 
         book.prepare_silence()
         host.ask(node)
-        until(lambda: not any(host.container.path(SPOOL).iterdir()), "the worker has decided")
+        until(host.spool_is_empty, "the worker has decided")
         assert node.runs() == [], "it is let alone"
-        missing = {"alertname": "StorageNodeRemediationMissing", "node": node.name}
-        book.silence({"node": node.name}, missing)
+        book.silence({"node": node.name})
         host.remediate("resume")
 
         book.mend()
@@ -124,8 +122,9 @@ def update_due(host: Monitored) -> None:
 
 
 def restart_pending(host: Monitored) -> None:
+    """First a newer one is put under the node, then an older one."""
     with host.installed("pending") as node:
-        book = Book(host, "StorageNodeRestartPending", NODE=node.name, UNIT=node.unit)
+        book = Book(host, "StorageNodeRestartPending", NODE=node.name, UNIT=node.unit, VERSION=NEW)
         node.install().start()
         host.watch(node)
         host.container.put(host.binaries[NEW], node.binary)
@@ -135,6 +134,13 @@ def restart_pending(host: Monitored) -> None:
         book.mend()
         book.ends()
         assert wait(node.version, "it answers", 120) == NEW
+        host.container.put(host.binaries[OLD], node.binary)
+        book.fires()
+        host.versions.set(minimum="v1.103.2", suggested="v1.103.2")
+        assert "(downgrade)" in host.remediate_says("run", "--yes", "--stop-running", node.name, ends=3)
+        book.mend()
+        book.ends()
+        assert (node.installed(), node.version()) == (NEW, NEW)
         book.assert_all_run()
 
 

@@ -1,5 +1,6 @@
 """docs/alerting.md: what it would have in alertmanager.yml and prometheus.yml, put there and asked."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import yaml
 
 from tests.alerts.shipped import ALERTMANAGER, ROOT, RULES
 from tests.documents import blocks
-from tests.labs.prometheus import amtool, promtool
+from tests.labs.prometheus import Alertmanager, amtool, promtool
 
 pytestmark = pytest.mark.prometheus
 
@@ -47,6 +48,26 @@ def test_routes_by_severity(
     pairs = [f"{name}={value}" for name, value in {"node": "n1", **labels}.items()]
     file = f"--config.file={tmp_path}/alertmanager.yml"
     amtool("config", "routes", "test", file, f"--verify.receivers={receivers}", *pairs)
+
+
+def test_a_page_is_of_one_node_or_of_one_host(by_severity: dict[str, Any]) -> None:
+    """What has no node is not all one: two hosts that are gone are two pages."""
+    down = [{"alertname": "StorageNodeExporterDown", "instance": f"{host}:19651"} for host in ("host1", "host2")]
+    gone = [{"alertname": name, "node": "n1"} for name in ("StorageNodeDeadlocked", "StorageNodeNotReached")]
+    config = by_severity | {"receivers": [{"name": each["name"]} for each in by_severity["receivers"]]}
+    with Alertmanager(config) as alerting:
+        alerting.post_alerts(*({"labels": each | {"severity": "critical"}} for each in (*down, *gone)))
+        deadline = time.monotonic() + 60
+        while sum((found := _groups(alerting)).values()) < 4:
+            assert time.monotonic() < deadline, found
+            time.sleep(0.05)
+    assert found == {"host1:19651": 1, "host2:19651": 1, "n1": 2}
+
+
+def _groups(alerting: Alertmanager) -> dict[str, int]:
+    """Give what each page is about, and how many alerts are in it."""
+    pages = alerting.get("/api/v2/alerts/groups?receiver=pager")
+    return {"".join(page["labels"].values()): len(page["alerts"]) for page in pages}
 
 
 def test_the_watchdog_goes_to_the_switch_alone(by_severity: dict[str, Any], tmp_path: Path) -> None:
