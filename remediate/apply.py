@@ -142,7 +142,8 @@ class Application:
             done = self._do(step, intent)
         except (StepError, OSError, ServiceError) as error:
             failure = error if isinstance(error, StepError) else failed(step.name, error)
-            self._note(step, Event.FAILED, {"outcome": failure.outcome, "detail": failure.detail})
+            released = {"released": failure.released} if failure.released else {}
+            self._note(step, Event.FAILED, {"outcome": failure.outcome, "detail": failure.detail, **released})
             self._log(logging.ERROR, "step failed", step=step.name, detail=failure.detail)
             raise failure from None
         self._note(step, Event.DONE, done)

@@ -141,6 +141,8 @@ def decide(
         if by_person:
             return Refuse(Reason.RUNNING, "the node is running; --stop-running stops it for the update")
         return Skip(Reason.RUNNING, "a running node is left to the official updater")
+    if (backwards := _below_running(request, status, target)) is not None:
+        return backwards
     if (forbidden := forbids(request, storagenode_versions(status.allowed), target, history, rules)) is not None:
         return forbidden
     rule = request.start or rules.start
@@ -178,6 +180,19 @@ def no_step_up(installed: NodeVersion, target: NodeVersion) -> Skip | Refuse | N
     if target < installed:
         return Refuse(Reason.DOWNGRADE, f"{target} is below the installed {installed}")
     return None
+
+
+def _below_running(request: Request, status: NodeStatus, target: NodeVersion) -> Refuse | None:
+    """Keep a node that would be stopped from a version below the one it runs, unless a person names that version.
+
+    Another may have replaced its binary by an older one; a node may not be able to read what a newer one has left.
+    """
+    if status.service.state is not ServiceState.RUNNING or isinstance(status.running, Failure):
+        return None
+    running = status.running.version
+    if target >= running or request.to not in (None, "minimum", "suggested"):
+        return None
+    return Refuse(Reason.DOWNGRADE, f"{target} is below the running {running}; --to {running} installs that one")
 
 
 def forbids(

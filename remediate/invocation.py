@@ -23,16 +23,16 @@ EXIT_PERSON_NEEDED = 4
 json_option = click.option("--json", "as_json", is_flag=True, help="For programs.")
 
 
-def load(config_file: Path) -> "tuple[Config, Rules]":
-    """Read the configuration.
+def load(config_file: Path, *, names_suffice: bool = False) -> "tuple[Config, Rules]":
+    """Read the configuration; where the nodes' names suffice, what it leaves out of them is not looked for.
 
     Raises:
         ConfigError: it cannot be used.
     """
-    from exporter.discover import load_or_discover
+    from exporter.discover import load_named, load_or_discover
     from remediate.rules import rules
 
-    config = load_or_discover(config_file)
+    config = (load_named if names_suffice else load_or_discover)(config_file)
     return config, rules(config, source=str(config_file))
 
 

@@ -203,6 +203,8 @@ def facts(journal: tuple[Entry, ...]) -> Facts:
                 held = dict(entry.data["held"])
             case "release", Event.DONE:
                 held = {}
+            case "release", Event.FAILED:
+                held = {unit: was for unit, was in held.items() if unit not in entry.data.get("released", ())}
             case "unblock", Event.DONE:
                 unblocked = tuple(entry.data["removed"])
             case "extract", Event.DONE:

@@ -42,7 +42,7 @@ def serve(
         from remediate.spool import Spool
         from remediate.webhook import create_webhook_app
 
-        config, rules = load(config_file)
+        config, rules = load(config_file, names_suffice=not also_work)
         spool = Spool(rules.spool)
         admitted = access(rules.webhook)
         names = [node.name for node in config.nodes]

@@ -159,7 +159,11 @@ class _Adapter(HTTPAdapter):
 
         # A daemon, since a name service that does not answer must not keep the program from ending.
         Thread(target=run, daemon=True).start()
-        made = future.result(max(self._deadline - time.monotonic(), 0))
+        try:
+            made = future.result(max(self._deadline - time.monotonic(), 0))
+        except TimeoutError:
+            future.add_done_callback(_close_late)
+            raise
         self._open.enter_context(cut_off(made, self._deadline - time.monotonic()))
         return made
 
@@ -167,3 +171,9 @@ class _Adapter(HTTPAdapter):
         """Let go of every connection."""
         super().close()
         self._open.close()
+
+
+def _close_late(connecting: Future[socket.socket]) -> None:
+    """Close the connection that nobody waits for any more, if it comes to one."""
+    if connecting.exception() is None:
+        connecting.result().close()

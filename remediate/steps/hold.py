@@ -101,10 +101,10 @@ def release(held: Mapping[str, Any], binary: Path, ours: Collection[Inode], othe
     One that somebody has started meanwhile is stopped first: what it is at is not to be taken for a leftover.
 
     Raises:
-        StepError: one could not be started; all stay on record.
+        StepError: one could not be started, and stays on record; names those that are put back.
     """
     undone: list[str] = []
-    problems: list[str] = []
+    problems: dict[str, str] = {}
     for unit, before in held.items():
         try:
             SystemdControl(unit).stop()
@@ -116,9 +116,10 @@ def release(held: Mapping[str, Any], binary: Path, ours: Collection[Inode], othe
         except NoServiceError as error:
             logger.warning("updater cannot be started again", extra={"unit": unit, "problem": str(error)})
         except ServiceError as error:
-            problems.append(f"{unit}: {error}")
+            problems[unit] = f"{unit}: {error}"
     if problems:
-        raise StepError(Outcome.STILL_HELD, "; ".join(problems))
+        released = [unit for unit in held if unit not in problems]
+        raise StepError(Outcome.STILL_HELD, "; ".join(problems.values()), released)
     return undone
 
 

@@ -5,8 +5,10 @@
 
 import json
 import os
+import re
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -74,9 +76,17 @@ def start(container: Container, unit: str) -> object:
 
 
 def running(container: Container, unit: str) -> object:
-    # A process that has just been forked may not have set its trap yet.
-    found = container.wait_state(unit, "active", "running")
+    container.wait_state(unit, "active", "running")
+    return settled(container, unit)
+
+
+def settled(container: Container, unit: str) -> object:
+    """Wait until its process waits for something: one that has just been forked may not have set its trap yet."""
     time.sleep(0.3)
+    found = container.show(unit)
+    with suppress(FileNotFoundError, ProcessLookupError):  # it has ended
+        while not re.search(r"\d+ \([^(].*\) S ", container.path(f"/proc/{found['MainPID']}/stat").read_text()):
+            time.sleep(0.01)
     return found
 
 
@@ -469,7 +479,7 @@ CASES = (
         actions=(
             start_in_background,
             wait("activating", "start"),
-            lambda container, unit: time.sleep(0.3),
+            settled,
             stop,
         ),
         expect=("failed", "failed"),
@@ -507,7 +517,7 @@ CASES = (
         actions=(
             start_in_background,
             wait("activating", "start"),
-            lambda container, unit: time.sleep(0.3),
+            settled,
             stop,
         ),
         expect=("failed", "failed"),

@@ -59,7 +59,7 @@ def test_who_is_known() -> None:
 
 
 def status(url: str, token: str) -> int:
-    return requests.get(f"{url}/", headers={"Authorization": f"Bearer {token}"}, timeout=5).status_code
+    return requests.get(f"{url}/", headers={"Authorization": f"Bearer {token}"}, timeout=60).status_code
 
 
 def test_a_token_is_changed_while_running(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -55,7 +55,7 @@ def test_a_binary_that_nothing_tells_is_asked_for(tmp_path: Path) -> None:
 
 
 def test_a_bus_that_hangs_is_waited_for_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("exporter.discover._SYSTEMD_SECONDS", 0.3)
+    monkeypatch.setattr("exporter.discover._SYSTEMD_SECONDS", 3)
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(tmp_path / "bus"))
         listening.listen()
@@ -64,4 +64,4 @@ def test_a_bus_that_hangs_is_waited_for_once(tmp_path: Path, monkeypatch: pytest
         (tmp_path / "keeper.yml").write_text(yaml.safe_dump({"nodes": nodes}))
         began = time.monotonic()
         assert len(load_or_discover(tmp_path / "keeper.yml").nodes) == 20
-        assert 0.25 < time.monotonic() - began < 4  # for each of them it would be 6
+        assert 0.25 < time.monotonic() - began < 30  # for each of them it would be 60

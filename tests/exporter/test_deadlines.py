@@ -191,17 +191,18 @@ def test_a_call_that_stalls_for_ever_does_not_use_up_the_bus(host: Host) -> None
 
     def read() -> None:
         while not ended.is_set():
-            states.add(runs.read(5).state)
+            states.add(runs.read(60).state)
 
     reading = threading.Thread(target=read)
     reading.start()
     for _ in range(40):
-        assert stalls.read(0.02).state is ServiceState.UNKNOWN
+        assert stalls.read(0.1).state is ServiceState.UNKNOWN
     ended.set()
     reading.join()
     assert states == {ServiceState.RUNNING}
-    # A connection with many calls unanswered is given up, before the bus refuses further ones.
-    assert 1 < host.bus.connections < 10
+    # A connection with many calls unanswered is given up, before the bus refuses further ones; not after each of them,
+    # but where nobody was answered meanwhile, as on a busy machine.
+    assert 1 < host.bus.connections < 40
 
 
 def test_who_looks_often_does_not_fill_the_memory(host: Host) -> None:

@@ -115,11 +115,11 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
         bare.communicate()
 
 
-def wait_answers(container: Container, url: str, timeout: float = 15) -> None:
+def wait_answers(container: Container, url: str, timeout: float = 60) -> None:
     deadline = time.monotonic() + timeout
     while True:
         try:
-            container.network.call(urllib.request.urlopen, url, timeout=5).close()
+            container.network.call(urllib.request.urlopen, url, timeout=30).close()
             return
         except OSError as error:
             assert time.monotonic() < deadline, f"{url}: {error}"

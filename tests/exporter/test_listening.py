@@ -38,29 +38,28 @@ def url() -> Iterator[str]:
 @pytest.mark.parametrize(
     "begin", [b"", b"GET /metrics HT", b"POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nhalf a bo"]
 )
-def test_two_hundred_slow_clients_cost_nothing(url: str, begin: bytes) -> None:
+def test_two_hundred_slow_clients_cost_nothing(url: str, begin: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listening, "_REQUEST_HEAD_SECONDS", 600)
     with slow_clients(url, 200, begin):
-        watch = Stopwatch()
-        assert requests.get(f"{url}/metrics", timeout=30).status_code == 200
-        assert watch.seconds < 5  # they are let go after 10
+        assert requests.get(f"{url}/metrics", timeout=60).status_code == 200
 
 
 def test_who_sends_no_request_is_let_go(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listening, "_REQUEST_HEAD_SECONDS", 0.2)
+    monkeypatch.setattr(listening, "_REQUEST_HEAD_SECONDS", 1)
     with connect(url) as client:
         client.sendall(b"GET /metrics HTTP/1.1\r\nX: ")
         assert client.recv(100) == b""
     with connect(url) as client:
         client.sendall(b"GET /-/healthy HTTP/1.1\r\nHost: x\r\n\r\n")
         assert receive_until(client, b"OK\n").endswith(b"OK\n")
-        client.settimeout(0.5)
+        client.settimeout(1.5)
         with pytest.raises(TimeoutError):
             client.recv(100)
 
 
 def test_who_sends_half_of_a_second_request_is_let_go(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listening, "_REQUEST_HEAD_SECONDS", 0.2)
-    monkeypatch.setattr(listening, "_REQUEST_SECONDS", 0.2)
+    monkeypatch.setattr(listening, "_REQUEST_HEAD_SECONDS", 2)
+    monkeypatch.setattr(listening, "_REQUEST_SECONDS", 2)
     with connect(url) as client, connect(url) as idle:
         for each in (client, idle):
             each.sendall(b"GET /-/healthy HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -68,7 +67,7 @@ def test_who_sends_half_of_a_second_request_is_let_go(url: str, monkeypatch: pyt
         client.sendall(b"GET /-/heal")
         watch = Stopwatch()
         assert client.recv(100) == b""
-        assert 0.1 < watch.seconds < 9
+        assert watch.seconds > 0.1
         idle.sendall(b"GET /-/healthy HTTP/1.1\r\nHost: x\r\n\r\n")
         assert receive_until(idle, b"OK\n").endswith(b"OK\n")
 
@@ -161,7 +160,7 @@ from prometheus_client import CollectorRegistry
 from exporter import listening, web
 def collect(timeout, nodes):
     if timeout is None:
-        time.sleep(30)
+        time.sleep(600)
     return CollectorRegistry()
 app = web.create_app([web.metrics_route(collect), *web.health_routes()], web.OPEN)
 listening.run(app, sys.argv[1], web.OPEN, on_ready=lambda address: print(address, flush=True))
@@ -186,10 +185,8 @@ def test_it_stops_soon_whatever_hangs(listen: str, number: signal.Signals) -> No
         clients[2].sendall(b"GET /-/heal")
         clients[3].sendall(b"GET /-/healthy HTTP/1.1\r\nHost: x\r\n\r\n")
         assert receive_until(clients[3], b"OK\n").endswith(b"OK\n")
-        watch = Stopwatch()
         process.send_signal(number)
-        assert process.wait(30) == 0
-        assert watch.seconds < 9  # a second of patience; what hangs does so for thirty
+        assert process.wait(60) == 0  # a second of patience; what hangs does so for ten minutes
         assert process.stdout.read() == "returned\n"
         assert process.stderr.read() == "Cancel 1 running task(s), timeout graceful shutdown exceeded\n"
 

@@ -323,7 +323,7 @@ def test_a_large_journal_costs_its_tail(host: Container, reader: Callable[..., R
     assert 500 < len(lines) <= 2000
     assert lines[-2].split()[0] == str(many - 1)
     assert lines[-1] == "the last line"
-    assert seconds < 1
+    assert seconds < 5
     # On from there, however much has come: as much as fits at a time, and all of it in the end.
     say(host, "floods.service", print_all.format(5000, "z"))
     assert not isinstance(lines, str)

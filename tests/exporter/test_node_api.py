@@ -19,7 +19,7 @@ def real(**changes: object) -> bytes:
     return answer(json.dumps(REAL | changes).encode())
 
 
-def failure(*pieces: Piece, timeout: float = 5) -> Failure:
+def failure(*pieces: Piece, timeout: float = 60) -> Failure:
     with server(pieces) as (address, _):
         found = read(address, timeout)
     assert isinstance(found, Failure), found
@@ -129,7 +129,7 @@ def read_of(*pieces: Piece) -> RunningNode | Failure:
 def test_time_is_limited_in_all(pieces: Sequence[Piece]) -> None:
     began = time.monotonic()
     assert failure(*pieces, timeout=0.4).reason is FailureReason.TIMEOUT
-    assert 0.35 < time.monotonic() - began < 5
+    assert 0.35 < time.monotonic() - began < 30
 
 
 @pytest.mark.parametrize(

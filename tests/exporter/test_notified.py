@@ -18,7 +18,7 @@ def listening(
     name = str(tmp_path / "notify") if request.param == "path" else f"@keeper-{os.getpid()}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind(name.replace("@", "\0"))
-        listener.settimeout(1)
+        listener.settimeout(30)
         monkeypatch.setenv("NOTIFY_SOCKET", name)
         yield listener
 
@@ -38,12 +38,12 @@ def test_a_server_says_when_it_listens_and_when_it_stops(
     config.write_text(json.dumps(content))
     command = f"from {program} import main; main()"
     options = ["serve", "--config.file", str(config), "--web.listen-address", "127.0.0.1:0"]
-    listening.settimeout(20)
+    listening.settimeout(60)
     with subprocess.Popen([sys.executable, "-c", command, *options]) as server:
         assert listening.recv(1000) == b"READY=1"
         server.terminate()
         assert listening.recv(1000) == b"STOPPING=1"
-        assert server.wait(10) == 0
+        assert server.wait(60) == 0
 
 
 def test_who_does_not_listen_keeps_nobody_waiting(listening: socket.socket) -> None:

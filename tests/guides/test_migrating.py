@@ -16,7 +16,7 @@ from tests.documents import ROOT, Block, blocks
 from tests.e2e.site import wait
 from tests.guides.transcript import Reader
 from tests.labs.network import HOST
-from tests.labs.prometheus import Prometheus, program
+from tests.labs.prometheus import Alertmanager, Prometheus, program
 from tests.serving import exporting, receiving
 from tests.simulators import build
 from tests.simulators.node import Node, configure
@@ -39,31 +39,40 @@ class Host:
         self.node = stack.enter_context(Node(binary, config_dir))
         self.node.api(api)
         node = {"name": "alpha", "binary": str(binary), "config_dir": str(config_dir), "api": api, "service": "process"}
+        token = folder / "token"
+        token.write_text("correct-horse-battery")
+        token.chmod(0o600)
         state = {"state_dir": str(folder / "worker"), "spool": str(folder), "status_file": str(folder / "status.json")}
         settings: dict[str, Any] = {
             "version_server": self.versions.url,
             "refresh": "1s",
             "state_dir": str(folder / "exporter"),
         }
-        settings |= {"nodes": [node], "remediation": state}
+        settings |= {"nodes": [node], "remediation": state | {"webhook": {"token_file": str(token)}}}
         _, exporter = stack.enter_context(exporting(folder, settings))
         _, webhook = stack.enter_context(receiving(folder, settings))
         process = stack.enter_context(
             subprocess.Popen([sys.executable, "-m", "tests.guides.storj_exporter", theirs, api])
         )
         stack.callback(process.terminate)
-        self.addresses = {"storj-exporter": theirs, "storagenode": exporter[7:], "storagenode-remediate": webhook[7:]}
+        route = {"route": {"receiver": "people"}, "receivers": [{"name": "people"}]}
+        alertmanager = stack.enter_context(Alertmanager(route)).address
+        self.addresses = {"storj-exporter": theirs, "alertmanager": alertmanager}
+        self.addresses |= {"storagenode": exporter[7:], "storagenode-remediate": webhook[7:]}
         wait(lambda: _answers(theirs), "the stand-in")
-        self.prometheus = stack.enter_context(Prometheus(self._targets()))
+        self.prometheus = stack.enter_context(Prometheus(self._targets(token)))
         shown = {"9651": theirs, "19651": exporter, "19652": webhook, "9090": self.prometheus.address}
         self.ports = {port: ours.rpartition(":")[2] for port, ours in shown.items()}
 
-    def _targets(self) -> dict[str, Any]:
-        """Return the page's jobs, with our addresses."""
+    def _targets(self, token: Path) -> dict[str, Any]:
+        """Return the page's jobs, with our addresses, and our token where it has one."""
         (block,) = (block for block in blocks(file=PAGE) if block.language == "yaml")
         jobs: list[dict[str, Any]] = yaml.safe_load(block.text)["scrape_configs"]
         for job in jobs:
-            job["static_configs"][0]["targets"] = [self.addresses[job["job_name"]]]
+            job["static_configs"][0]["targets"] = [self.addresses.pop(job["job_name"])]
+            if "authorization" in job:
+                job["authorization"]["credentials_file"] = str(token)
+        assert not self.addresses, "every one of them is scraped"
         return {job.pop("job_name"): job for job in jobs}
 
     def names(self, job: str) -> set[str]:
@@ -98,11 +107,11 @@ def follow(host: Host, folder: Path, runner: str) -> None:
 
 
 def _shown() -> list[Block]:
-    return [*blocks("migrating-running"), *blocks("migrating-stopped")]
+    return [*blocks("migrating-running-wait"), *blocks("migrating-stopped-wait")]
 
 
 def test_both_are_scraped_and_have_no_metric_in_common(host: Host) -> None:
-    host.prometheus.wait_query("count(up == 1) == 3", timeout=60)
+    host.prometheus.wait_query("count(up == 1) == 4", timeout=60)
     host.prometheus.wait_query("storj_node_info and on (node) storagenode_up == 1", timeout=60)
     theirs, ours = host.names("storj-exporter"), host.names("storagenode") | host.names("storagenode-remediate")
     assert theirs and all(name.startswith("storj_") for name in theirs)
@@ -134,11 +143,11 @@ def test_the_expressions_of_its_tables_are_valid(host: Host) -> None:
 def test_the_queries_give_the_answers_shown(host: Host, tmp_path: Path) -> None:
     host.versions.set(minimum=NEW, suggested=NEW)
     host.prometheus.wait_query("storagenode_below_minimum == 1", timeout=60)
-    follow(host, tmp_path, "migrating-running")
+    follow(host, tmp_path, "migrating-running-wait")
     host.node.stop()
     host.prometheus.wait_query("storagenode_deadlocked == 1", timeout=60)
     host.prometheus.wait_query("absent(storj_node_info)", timeout=60)
-    follow(host, tmp_path, "migrating-stopped")
+    follow(host, tmp_path, "migrating-stopped-wait")
     due = 'storagenode_service_state{state=~"stopped|crashed|crash_looping"} == 1'
     assert [sample["metric"]["state"] for sample in host.prometheus.query(due)] == ["stopped"]
     assert host.prometheus.query("storagenode_up == 0")

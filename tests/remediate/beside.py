@@ -104,9 +104,10 @@ class Host:
             wait(lambda: any(end in self.said() for end in ends), "the updater rests")
 
     def said(self) -> str:
-        """Return what the updater that runs has said."""
+        """Return what the updater that runs has said of the node, and not of itself."""
         pid = self.container.show(UNIT, "MainPID")["MainPID"]
-        return self.container.run(["journalctl", "--no-pager", "--output=cat", f"_PID={pid}"]).stdout
+        said = self.container.run(["journalctl", "--no-pager", "--output=cat", f"_PID={pid}"]).stdout
+        return "\n".join(line for line in said.splitlines() if 'ervice": "storagenode-updater"' not in line)
 
     def beside(self) -> set[str]:
         """Name the files of the binary's folder that are neither the binary nor the updater."""

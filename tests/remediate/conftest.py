@@ -4,7 +4,6 @@ import json
 import os
 import re
 import shutil
-import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -25,6 +24,7 @@ from remediate.journal import Run
 from remediate.report import Report
 from remediate.rules import rules
 from remediate.steps import exchange, start, verify
+from tests.labs.network import HOST
 from tests.simulators import build
 from tests.simulators.download_host import DownloadHost
 from tests.simulators.node import configure
@@ -69,7 +69,7 @@ class Stage:
 
     def add(self, name: str, **settings: Any) -> dict[str, Any]:
         """Configure one more node of the same binary."""
-        api = f"127.0.0.1:{free_port()}"
+        api = f"127.0.0.1:{HOST.free_port()}"
         folder = self.root / name
         configure(folder, {"version.server-address": self.versions.url, "console.address": api})
         command = [str(self.binary), "run", "--config-dir", str(folder)]
@@ -203,8 +203,8 @@ def stage(servers: Servers, archived: Path, tmp_path: Path, monkeypatch: pytest.
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Waits that are long for a person's sake, cut short."""
-    monkeypatch.setattr(exchange, "_STALL_SECONDS", 0.5)
-    monkeypatch.setattr(verify, "_TIMEOUT", 2.0)
+    monkeypatch.setattr(exchange, "_STALL_SECONDS", 2.0)
+    monkeypatch.setattr(verify, "_TIMEOUT", 4.0)
     monkeypatch.setattr(start, "_STAYS_UP_SECONDS", 0.2)
 
 
@@ -216,14 +216,7 @@ def peak() -> int:
     return int(most[1]) << 10
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def wait_until(condition: Any, timeout: float = 30) -> None:
+def wait_until(condition: Any, timeout: float = 90) -> None:
     deadline = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < deadline, "not within the time"

@@ -38,7 +38,7 @@ def on_a_terminal(stage: Stage, *arguments: str, answer: str = "") -> tuple[int,
                 if b"[y/N]" in said and not answered:
                     os.write(leader, answer.encode())
                     answered = True
-        code = process.wait(5)
+        code = process.wait(60)
     os.close(leader)
     return code, said.decode()
 

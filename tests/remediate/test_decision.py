@@ -18,6 +18,7 @@ from exporter.status import (
     FailureReason,
     InstalledVersion,
     NodeStatus,
+    RunningNode,
     ServiceState,
     ServiceStatus,
 )
@@ -55,6 +56,10 @@ def service(state: ServiceState, exit_code: int | None = 1) -> ServiceStatus:
 
 def installed(version: str = "1.102.3", *, release: bool = True) -> InstalledVersion:
     return InstalledVersion(version=V(version), release=release, device=1, inode=2)
+
+
+def answer(version: str) -> RunningNode:
+    return RunningNode(version=V(version), node_id="", allowed_version=None, started=None, last_contact=None)
 
 
 BELOW = Verdict(UpdateState.BELOW_MINIMUM, V("1.104.5"))
@@ -186,6 +191,33 @@ def test_a_person_may_stop_a_running_node() -> None:
     found = judge(asked(Trigger.PERSON, stop_running=True), running)
     assert isinstance(found, Proceed)
     assert found.starts == {"alpha": StartDecision(True, StartReason.WAS_RUNNING)}
+
+
+@pytest.mark.parametrize(
+    ("runs", "to", "kind"),
+    [
+        ("1.104.6", None, Refuse),
+        ("1.104.6", "minimum", Refuse),
+        ("1.104.6", "suggested", Proceed),
+        ("1.110.2", "suggested", Refuse),
+        ("1.104.6", "1.104.5", Proceed),  # who names the version has thought of it
+        ("1.104.5", None, Proceed),
+        ("1.102.3", None, Proceed),
+        (None, None, Proceed),
+    ],
+)
+def test_a_running_node_is_not_stopped_for_a_version_below_the_one_it_runs(
+    runs: str | None, to: str | None, kind: type[Decision]
+) -> None:
+    """Somebody has put an old binary under it: its databases are those of the newer one."""
+    of = replace(status(ServiceState.RUNNING), running=answer(runs) if runs else NOTHING)
+    found = judge(asked(Trigger.PERSON, stop_running=True, to=to), of)
+    assert isinstance(found, kind)
+    if isinstance(found, Refuse):
+        assert found.reason is Reason.DOWNGRADE
+        assert f"below the running {runs}; --to {runs} " in found.detail
+    down = replace(of, service=service(ServiceState.CRASHED))
+    assert isinstance(judge(asked(), down), Proceed), "what answers is not known to be this node"
 
 
 START_TABLE = [
@@ -393,7 +425,7 @@ statuses_ = st.builds(
     ),
     installed=st.builds(InstalledVersion, version=versions, release=st.booleans(), device=st.just(1), inode=st.just(1))
     | failures,
-    running=st.just(NOTHING),
+    running=versions.map(str).map(answer) | st.just(NOTHING),
     allowed=documents | failures,
     verdict=st.builds(Verdict, st.sampled_from(UpdateState), st.none() | versions),
 )
@@ -422,6 +454,8 @@ def test_decide_never_raises_and_never_breaks_its_promises(
     if not isinstance(found, Proceed):
         return
     automatic = request.trigger is not Trigger.PERSON
+    if of.service.state is ServiceState.RUNNING and isinstance(of.running, RunningNode):
+        assert found.target >= of.running.version or str(found.target) == request.to
     assert isinstance(of.installed, InstalledVersion)
     assert found.target > of.installed.version
     assert of.service.state in DOWN or (request.stop_running and of.service.state is ServiceState.RUNNING)

@@ -62,7 +62,7 @@ def head(length: int | None = len(CONTENT), *lines: str) -> bytes:
     return ("\r\n".join(["HTTP/1.1 200 OK", "Connection: close", *known, *lines]) + "\r\n\r\n").encode()
 
 
-def get(url: str, seconds: float = 5.0) -> tuple[Archive, bytes, list[tuple[int, int | None]]]:
+def get(url: str, seconds: float = 60.0) -> tuple[Archive, bytes, list[tuple[int, int | None]]]:
     told: list[tuple[int, int | None]] = []
     with TemporaryFile() as into:
         archive = fetch.fetch(url, into, seconds=seconds, progress=lambda done, total: told.append((done, total)))
@@ -70,7 +70,7 @@ def get(url: str, seconds: float = 5.0) -> tuple[Archive, bytes, list[tuple[int,
         return archive, into.read(), told
 
 
-def refused(url: str, seconds: float = 5.0) -> str:
+def refused(url: str, seconds: float = 60.0) -> str:
     with pytest.raises(StepError) as error:
         get(url, seconds)
     assert error.value.outcome is Outcome.LATER
@@ -117,7 +117,7 @@ def test_a_trickle_does_not_outlast_the_limit_wherever_it_is(part: str) -> None:
     with answering(before, trickle, piece=1, pause=0.05) as url:
         said = refused(url.replace("http", "https") if part == "tls" else url, seconds=0.4)
     assert "not finished in time" in said
-    assert 0.3 < time.monotonic() - began < 8
+    assert 0.3 < time.monotonic() - began < 20
 
 
 def test_nor_does_a_trickle_of_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,7 +127,7 @@ def test_nor_does_a_trickle_of_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     with answering(b"", b"HTTP/1.1 200 " + b"x" * 60_000, piece=1, pause=0.05) as url:
         monkeypatch.setenv("https_proxy", url.removesuffix("/x.zip"))
         assert "not finished in time" in refused("https://downloads.invalid/x.zip", seconds=0.4)
-    assert time.monotonic() - began < 8
+    assert time.monotonic() - began < 20
     with answering(head(), CONTENT) as url:
         monkeypatch.setenv("http_proxy", url.removesuffix("/x.zip"))
         assert get("http://downloads.invalid/x.zip")[1] == CONTENT, "the proxy knows the name, we need not"
@@ -151,14 +151,14 @@ except StepError as error:
 
 
 def test_nor_does_a_name_service_that_says_nothing(tmp_path: Path) -> None:
-    (tmp_path / "resolv.conf").write_text("nameserver 127.0.0.1\noptions timeout:30\n")  # asked twice
+    (tmp_path / "resolv.conf").write_text("nameserver 127.0.0.1\noptions timeout:30 attempts:5\n")
     program = ["unshare", "--map-root-user", "--net", "--mount", sys.executable, "-c", NO_NAMES]
     began = time.monotonic()
     done = subprocess.run([*program, tmp_path / "resolv.conf"], capture_output=True, text=True, check=True)
     said, _, seconds = done.stdout.removesuffix(" s\n").rpartition(" after ")
     assert said == "https://downloads.invalid/x.zip: not finished in time, 0 bytes came"
-    assert 0.5 <= float(seconds) < 10
-    assert time.monotonic() - began < 30, "nor does the program wait for it to end"
+    assert 0.5 <= float(seconds) < 60
+    assert time.monotonic() - began < 120, "nor does the program wait for it to end"
 
 
 NO_THREADS = """
@@ -180,11 +180,12 @@ def test_where_no_thread_is_to_be_had_it_is_later() -> None:
     assert done.stdout == "later http://127.0.0.1:1/x.zip: can't start new thread\n"
 
 
-def test_nothing_is_left_of_what_was_cut_off() -> None:
+@pytest.mark.parametrize("seconds", [0.1, 0.0002], ids=["connected", "before it is connected"])
+def test_nothing_is_left_of_what_was_cut_off(seconds: float) -> None:
     files, threads = len(os.listdir("/proc/self/fd")), threading.active_count()
     for before, trickle in PARTS.values():
         with answering(before, trickle, piece=1, pause=0.02) as url:
-            refused(url, seconds=0.1)
+            refused(url, seconds=seconds)
     wait_until(lambda: threading.active_count() <= threads and len(os.listdir("/proc/self/fd")) <= files)
 
 
@@ -258,7 +259,7 @@ def test_what_is_cut_short_or_slow_over_tls_is_for_later(tls: ssl.SSLContext) ->
         began = time.monotonic()
         with answering(before, trickle, tls=tls, piece=1, pause=0.05) as url:
             assert "not finished in time" in refused(url, seconds=0.4)
-        assert time.monotonic() - began < 8
+        assert time.monotonic() - began < 20
 
 
 def test_a_stall_does_not_outlast_its_own_limit(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -266,7 +267,7 @@ def test_a_stall_does_not_outlast_its_own_limit(monkeypatch: pytest.MonkeyPatch)
     began = time.monotonic()
     with answering(head(), CONTENT, piece=5000, pause=30) as url:
         assert "timed out" in refused(url, seconds=60)
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 25
 
 
 @pytest.mark.parametrize(

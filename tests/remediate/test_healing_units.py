@@ -144,6 +144,34 @@ def test_one_that_is_too_old_is_updated_and_left_as_it_was(place: Place, active:
     assert place.healed()["reason"] == "current"
 
 
+def test_one_that_cannot_be_put_back_yet_has_the_other_left_alone_until_it_can(place: Place) -> None:
+    """Two units of one binary: with each try the one that works would be stopped, and started, once more."""
+    container, other, broken = place.host.container, "storagenode-well-updater-2.service", "/run/updater-2-broken"
+    place.reset(AGED)
+    start = container.path(f"/etc/systemd/system/{UNIT}").read_text().replace(str(STORE), f"{STORE}-2")
+    container.run(["cp", "--archive", STORE, f"{STORE}-2"])
+    container.run(["sed", "--in-place", "s/15999/15998/", f"{STORE}-2/config.yaml"])
+    container.unit(other, f'{start}ExecStartPre=/bin/sh -c "! test -e {broken}"\nRestart=no\n', enable=False)
+    container.systemctl("start", other)
+    ran = place.host.run("well", "--updater", meanwhile={"release": [["touch", broken]]})
+    assert (ran.code, ran.report["run"]["outcome"]) == (4, None)
+    assert container.show(other, "ActiveState")["ActiveState"] == "failed"
+    before = container.show(UNIT, "ActiveState", "MainPID")
+    assert before["ActiveState"] == "active"
+    assert place.remediate("recover")[0] == 4
+    assert place.published()["nodes"][0]["updater_held"]
+    assert container.show(UNIT, "ActiveState", "MainPID") == before
+    container.path(broken).unlink()
+    code, said = place.remediate("recover")
+    assert (code, "updated" in said) == (0, True), said
+    assert container.show(other, "ActiveState")["ActiveState"] == "active"
+    assert container.show(UNIT, "ActiveState", "MainPID") == before
+    assert not place.published()["nodes"][0]["updater_held"]
+    container.systemctl("stop", other)
+    container.run(["rm", "-r", f"/etc/systemd/system/{other}", f"{STORE}-2"])
+    container.systemctl("daemon-reload")
+
+
 @pytest.mark.parametrize("kill_at", range(1, MOMENTS + 1, 1 if EXHAUSTIVE else 13))
 def test_killed_at_a_journal_line(place: Place, kill_at: int) -> None:
     """I1 to I3, as of a node's run: whole at every moment, and recovered, the recovery killed as well."""

@@ -68,7 +68,7 @@ def program(stage: Stage, *arguments: str, kill_at: int = 0, strace: Sequence[st
         *arguments[1:],
     ]
     environment = {**os.environ, "KILL_AT": str(kill_at)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert "Traceback" not in done.stderr, done.stderr[-3000:]
     return done.returncode
 
@@ -163,7 +163,7 @@ def test_i2_what_is_stopped_is_on_record_before_it_is_stopped(stage: Stage) -> N
         shutil.rmtree(stage.state_dir)
         # Before the end of that step is on record; it has been stopped.
         assert program(stage, *arguments, kill_at=confirm + 3) == -signal.SIGKILL
-        assert node.process.wait(5) == 0
+        assert node.process.wait(60) == 0
     assert not stage.running()
     assert program(stage, "recover") == 1
     assert stage.running()
@@ -179,7 +179,7 @@ def test_i2_a_node_that_ends_only_after_we_were_killed_is_started_again(stage: S
         node.process.send_signal(signal.SIGSTOP)  # what it is told from now on, it hears later
         asking = ["run", "--config.file", str(stage.write()), "--yes", "--stop-running", "--to", NEW, "alpha"]
         with subprocess.Popen([*command, *asking], stderr=subprocess.DEVNULL, text=True) as run:
-            wait_until(lambda: asked_to_end(node.process.pid), 20)
+            wait_until(lambda: asked_to_end(node.process.pid), 60)
             run.kill()
         recovering = [*command, "recover", "--config.file", str(stage.config_file)]
         waits = {**os.environ, "ENDS_UNSEEN": "600"}
@@ -187,8 +187,8 @@ def test_i2_a_node_that_ends_only_after_we_were_killed_is_started_again(stage: S
             with pytest.raises(subprocess.TimeoutExpired):
                 recover.wait(1.5)
             node.process.send_signal(signal.SIGCONT)
-            assert node.process.wait(5) == 0
-            assert recover.wait(10) == 1
+            assert node.process.wait(60) == 0
+            assert recover.wait(60) == 1
     assert stage.running()
     assert_ended(stage)
 
@@ -343,7 +343,7 @@ def test_i6_a_flood_of_requests_is_one_run(stage: Stage) -> None:
         subprocess.Popen([*command, *each], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for each in several
     ]
-    ends = [(process.communicate(timeout=30), process.returncode) for process in crowd]
+    ends = [(process.communicate(timeout=120), process.returncode) for process in crowd]
     assert {code for _, code in ends} <= {0, 3}
     assert not any("Traceback" in said[1] for said, _ in ends)
     assert program(stage, "work") == 0

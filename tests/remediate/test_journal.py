@@ -31,6 +31,15 @@ def test_any_other_intent_counts_as_not_done() -> None:
     assert facts((entry("confirm", Event.INTENT), entry("restore", Event.FAILED))).stopped == ("alpha",)
 
 
+def test_what_is_put_back_is_off_the_record_though_another_is_not() -> None:
+    both = Entry(step="hold", event=Event.INTENT, at=0, data={"held": HELD | {"other.service": {}}})
+    failed = Entry(step="release", event=Event.FAILED, at=0, data={"released": ["other.service"]})
+    assert facts((both, failed)).held == HELD
+    assert facts((both, entry("release", Event.FAILED))).held == HELD | {"other.service": {}}
+    again = Entry(step="confirm", event=Event.INTENT, at=0, data={"held": {"other.service": {}}, "stop": []})
+    assert facts((both, failed, again)).held == HELD | {"other.service": {}}
+
+
 def test_a_whole_journal() -> None:
     known = facts(JOURNAL)
     assert known.staged == NEW == Inode(1, 20)

@@ -1,15 +1,28 @@
 import subprocess
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
+from exporter.commandline import Program
+from exporter.config import Config
+from exporter.version import NodeVersion
 from remediate import published
+from remediate.decision import Decision, Proceed, Reason, Refuse, Skip, Trigger
+from remediate.journal import Outcome
 from remediate.metrics import RemediationCollector
 from remediate.published import DecisionCount, NodePublished, Published, RunCount
+from remediate.rules import Rules
 from remediate.spool import Spool
+from remediate.store import Store
 from remediate.webhook import Webhook
+from remediate.worker import Publisher
+from tests.documents import ROOT
 from tests.labs import install
+from tests.remediate.test_plan import RUN, SUBJECT
+from tests.remediate.test_store import begin
 
 EMPTY = """\
 # HELP storagenode_remediation_runs_total Runs that ended, of the node or of its updater, by what asked for them and \
@@ -136,6 +149,55 @@ def test_everything(tmp_path: Path) -> None:
 def test_a_spool_that_cannot_be_read_is_not_an_empty_one(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert exposition(tmp_path) == EMPTY
     assert [record.message for record in caplog.records] == ["spool cannot be read"]
+
+
+def proceed(reason: Reason) -> Proceed:
+    return Proceed(target=NodeVersion(1, 104, 5), reason=reason, starts={})
+
+
+RUNS = (
+    (Program.STORAGENODE, Trigger.ALERT, Outcome.UPDATED),
+    (Program.STORAGENODE, Trigger.ALERT, Outcome.LATER),
+    (Program.STORAGENODE, Trigger.PERSON, Outcome.UPDATED),
+    (Program.UPDATER, Trigger.ALERT, Outcome.UPDATED),
+    (Program.UPDATER, Trigger.ALERT, Outcome.HEALED),
+)
+DECISIONS: tuple[tuple[Program, Decision], ...] = (
+    (Program.STORAGENODE, proceed(Reason.BELOW_MINIMUM)),
+    (Program.STORAGENODE, proceed(Reason.REQUESTED)),
+    (Program.STORAGENODE, Skip(Reason.CURRENT, "")),
+    (Program.STORAGENODE, Skip(Reason.RUNNING, "")),
+    (Program.STORAGENODE, Skip(Reason.PAUSED, "")),
+    (Program.STORAGENODE, Skip(Reason.COOLING_DOWN, "")),
+    (Program.STORAGENODE, Refuse(Reason.ALLOWED_UNKNOWN, "")),
+    (Program.UPDATER, proceed(Reason.UPDATER_TOO_OLD)),
+    (Program.UPDATER, proceed(Reason.UPDATER_BLOCKED)),
+    (Program.UPDATER, Skip(Reason.CURRENT, "")),
+)
+"""What a node has that was healed in many a way, as was its updater."""
+
+
+def test_the_series_that_the_remediation_of_a_node_costs(tmp_path: Path) -> None:
+    """The exporter's 60 are counted where its metrics are: tests/exporter/test_updater_metrics.py."""
+    (tmp_path / "spool").mkdir()
+    node = {"name": "alpha", "service": "process", "binary": str(SUBJECT.binary)}
+    rules = Rules(status_file=tmp_path / "status.json")
+    with closing(Store(tmp_path / "store")) as store:
+        for _ in range(3):
+            for program, trigger, outcome in RUNS:
+                run = replace(RUN, trigger=trigger, subject=replace(SUBJECT, program=program))
+                store.finish(begin(store, run).id, outcome, "")
+            for program, decision in DECISIONS:
+                store.count("alpha", program, decision)
+        store.pause("alpha", lasting=None, reason="")
+        begin(store)
+        Publisher(Config.model_validate({"nodes": [node]}), rules, store).publish()
+    registry = CollectorRegistry()
+    registry.register(RemediationCollector(Spool(tmp_path / "spool"), ["alpha"], rules.status_file))
+    lines = [line for line in generate_latest(registry).decode().splitlines() if 'node="alpha"' in line]
+    assert len(lines) == 8 + len(RUNS) + len(DECISIONS), "\n".join(lines)
+    said = "at most 60 series of the exporter and 8 of the webhook"
+    assert said in " ".join((ROOT / "docs/reference/metrics.md").read_text().split())
 
 
 @pytest.mark.prometheus

@@ -55,7 +55,7 @@ def test_one_that_somebody_else_started_is_stopped_by_its_program(stage: Stage, 
     with Node(stage.binary, stage.root / "alpha") as started:
         started.api(stage.nodes[0]["api"])
         process.control(alpha).stop()
-        assert started.process.wait(5) == 0
+        assert started.process.wait(60) == 0
 
 
 def test_another_nodes_process_of_the_same_binary_is_not_stopped(stage: Stage, alpha: NodeConfig) -> None:

@@ -161,7 +161,7 @@ def test_a_running_node_is_stopped_and_started_again_when_a_person_says_so(stage
         assert stage.run().decision.reason is Reason.RUNNING
         run = stage.ran(stop_running=True)
         assert (run.outcome, run.detail) == (Outcome.UPDATED, f"alpha runs {NEW}")
-        assert node.process.wait(10) == 0
+        assert node.process.wait(60) == 0
     assert stage.running()
 
 
@@ -171,7 +171,7 @@ def test_a_running_node_is_stopped_and_left_when_a_person_says_so(stage: Stage) 
         node.api(stage.nodes[0]["api"])
         run = stage.ran(stop_running=True, start=Start.NEVER)
         assert run.outcome is Outcome.UPDATED, run.detail
-        assert node.process.wait(10) == 0
+        assert node.process.wait(60) == 0
     assert not stage.running()
     stage.assert_updated()
 
@@ -189,7 +189,7 @@ def test_what_was_stopped_for_an_update_that_failed_is_started_again(
         node.api(stage.nodes[0]["api"])
         run = stage.ran(stop_running=True)
         assert_failed(stage, run, Outcome.FAILED, "cannot swap: Input/output error")
-        assert node.process.wait(10) == 0
+        assert node.process.wait(60) == 0
     assert stage.running()
 
 
@@ -337,7 +337,7 @@ def test_an_interrupt_puts_everything_back(stage: Stage) -> None:
     with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         wait_until(lambda: stage.host.requests("/asset/")[-1:] and stage.host.requests("/asset/")[-1].done is None)
         process.send_signal(signal.SIGINT)
-        said = process.communicate(timeout=30)[0]
+        said = process.communicate(timeout=120)[0]
     assert process.returncode == 1
     assert "interrupted" in said
     assert "Traceback" not in said

@@ -174,7 +174,7 @@ def test_many_that_open_it_at_once(stage: Stage) -> None:
     command = [*PROGRAM, "history", "--config.file", str(stage.write())]
     started = [subprocess.Popen(command, stdout=-1, stderr=-1, text=True) for _ in range(4)]
     for each in started:
-        said, problem = each.communicate(timeout=30)
+        said, problem = each.communicate(timeout=120)
         assert (each.returncode, problem) == (0, "")
         assert "answered 500" in said
     assert content(stage) == before

@@ -223,5 +223,5 @@ def test_a_node_that_migrates_keeps_no_other_waiting(host: Host, nodes: list[Nod
     assert ran.detail.endswith(f"; two runs {NEW}")
     journal = [(entry["step"], entry["at"]) for entry in ran.report["run"]["journal"]]
     began, ended = (at for step, at in journal if step == "start")
-    assert ended - began < 5
+    assert ended - began < 15
     assert json.dumps(ran.report).count("unconfirmed") >= 2

@@ -119,7 +119,7 @@ def post(container: Container, payload: object) -> str:
         "for _ in range(100):\n"
         "    try:\n"
         "        request = u.Request('http://127.0.0.1:19652/alertmanager', sys.argv[1].encode(), method='POST')\n"
-        "        print(u.urlopen(request, timeout=5).status)\n"
+        "        print(u.urlopen(request, timeout=30).status)\n"
         "        break\n"
         "    except ConnectionRefusedError: time.sleep(0.05)\n"
         "    except u.URLError as error:\n"

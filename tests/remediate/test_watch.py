@@ -44,7 +44,7 @@ def downloads(stage: Stage) -> int:
     return len(stage.host.requests("/asset/"))
 
 
-def ended(process: subprocess.Popen[str], seconds: float = 40) -> tuple[int, str, str]:
+def ended(process: subprocess.Popen[str], seconds: float = 90) -> tuple[int, str, str]:
     said, problems = process.communicate(timeout=seconds)
     assert "Traceback" not in problems
     return process.returncode, said, problems
@@ -177,7 +177,7 @@ def test_beside_a_worker_at_work(stage: Stage) -> None:
             result = stage.cli("watch", "--once")
             assert (result.exit_code, result.stdout) == (0, "")
         stage.host.set(behaviour="ok")
-        assert ended(worker, 20)[0] == 0
+        assert ended(worker)[0] == 0
     assert stage.cli("watch", "--once").stdout == ""
     assert len(as_json(stage.cli("history", "--json"))["runs"]) == 1
     stage.assert_updated()

@@ -52,13 +52,13 @@ def test_a_request_is_worked_and_removed(stage: Stage) -> None:
 @pytest.mark.slow
 def test_a_run_under_way_is_published_as_such(stage: Stage, tmp_path: Path) -> None:
     stage.publish(build.node(NEW, tmp_path / "large", pad=1 << 20))
-    stage.host.set(behaviour="slow:700000")
+    stage.host.set(behaviour="slow:300000")
     Spool(stage.spool).put("alpha")
     command = [sys.executable, "-c", PROGRAM, "work", "--config.file", str(stage.write())]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as worker:
         wait_until(lambda: stage.status_file.exists() and published(stage)["nodes"][0]["in_progress"])
         assert os.listdir(stage.spool) == ["alpha"], "what comes again falls on it"
-        assert worker.wait(20) == 0
+        assert worker.wait(60) == 0
     assert published(stage)["nodes"][0]["in_progress"] is False
     assert os.listdir(stage.spool) == []
 
