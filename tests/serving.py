@@ -17,6 +17,7 @@ from starlette.types import ASGIApp
 from exporter.access import Access
 from exporter.listening import bind, server
 from exporter.web import OPEN
+from tests.labs import TIED
 from tests.labs.network import HOST
 
 
@@ -56,7 +57,7 @@ def _program(
     config, address = folder / "keeper.yml", f"127.0.0.1:{HOST.free_port()}"
     config.write_text(json.dumps(settings))
     program = Path(sys.executable).parent / name
-    argv: list[str | Path] = [program, "serve", f"--config.file={config}", f"--web.listen-address={address}"]
+    argv: list[str | Path] = [*TIED, program, "serve", f"--config.file={config}", f"--web.listen-address={address}"]
     process = subprocess.Popen(argv, stderr=log)
     try:
         deadline = monotonic() + 60

@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.alerts.shipped import alertmanager, rules
 from tests.bench.measure import peak_mib, resident_mib
 from tests.bench.nodes import Fleet, name
-from tests.grafana.boards import BOARDS, EVERY, FLEET, fill, panels, read
+from tests.grafana.boards import BOARDS, EVERY, FLEET, fill, panels, read, worst
 from tests.labs.prometheus import Alertmanager, Prometheus
 
 
@@ -94,6 +94,8 @@ class Delivered:
 class Measured:
     """One node in a hundred deadlocked, and then all of them."""
 
+    version: str
+    """Of Prometheus."""
     quiet: Load
     boards: Asked
     delivered: Delivered
@@ -105,7 +107,8 @@ def main() -> None:
     with TemporaryDirectory(prefix="storagenode-keeper-bench-") as folder:
         found = measure(Path(folder), FULL)
     nodes = FULL.hosts * FULL.nodes
-    print(f"{nodes} nodes on {FULL.hosts} hosts, scraped and evaluated every {FULL.interval} s")
+    every = f"scraped and evaluated every {FULL.interval} s"
+    print(f"{nodes} nodes on {FULL.hosts} hosts, {every} by Prometheus {found.version}")
     _print("one in a hundred deadlocked", found.quiet)
     took = found.boards.took
     print(
@@ -171,7 +174,9 @@ def measure(folder: Path, size: Size) -> Measured:
             quiet = _load(prometheus, size)
             boards = _asked(prometheus, size)
             delivered = _delivered(fleet, prometheus, manager)
-            return Measured(quiet=quiet, boards=boards, delivered=delivered, risen=_load(prometheus, size))
+            version = _get(prometheus, "status/buildinfo")["version"]
+            risen = _load(prometheus, size)
+            return Measured(version=version, quiet=quiet, boards=boards, delivered=delivered, risen=risen)
 
 
 def _load(prometheus: Prometheus, size: Size) -> Load:
@@ -233,9 +238,11 @@ def _delivered(fleet: Fleet, prometheus: Prometheus, manager: Alertmanager) -> D
 def _asked(prometheus: Prometheus, size: Size) -> Asked:
     """Ask every query of the dashboards once, as Grafana does: all nodes on the fleet's, one of them on a node's."""
     asked, now = Asked(), time.time()
+    chosen = worst(lambda query: _get(prometheus, f"query?{urllib.parse.urlencode({'query': query})}")["result"])
+    asked.took[f"{FLEET.stem}: who is worst"] = time.time() - now
     for path in BOARDS:
         node = EVERY if path == FLEET else name(0)
-        values = {"node": node, "__range": f"{size.history}s", "__interval": f"{size.interval}s"}
+        values = {"node": node, "worst": chosen, "__range": f"{size.history}s", "__interval": f"{size.interval}s"}
         values["__rate_interval"] = f"{4 * size.interval}s"
         for title, target in _targets(path):
             expression = fill(target["expr"], values)

@@ -17,6 +17,10 @@ class Unavailable(Exception):
     """Say why a lab cannot start here; tests/conftest.py skips on it, or fails where REQUIRE_LABS=1."""
 
 
+TIED = ["setpriv", "--pdeathsig=KILL"]
+"""Before a command: it is killed when the thread that started it ends, in whatever way."""
+
+
 def say(line: str) -> None:
     """Tell the person who waits what takes so long."""
     print(f"labs: {line}", file=sys.stderr, flush=True)

@@ -6,11 +6,13 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import ParamSpec, TypeVar
+
+from tests.labs import cache, lock
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -37,7 +39,7 @@ class Network:
         return self._threads.submit(function, *args, **kwargs).result()
 
     def free_port(self) -> int:
-        """Return a port of 127.0.0.1 that nothing listens on."""
+        """Return a port of 127.0.0.1 that nothing listens on, and that no other test, or connection, comes to use."""
         return self.call(_free_port)
 
     @contextmanager
@@ -76,7 +78,14 @@ def _move_thread(pid: int) -> None:
 
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Take the next one below those that the kernel gives away by itself; the last one taken is on file."""
+    taken = cache() / "port"
+    with lock("port"):
+        port = int(taken.read_text() or 0) if taken.exists() else 0
+        while True:
+            port = 20_000 + (port + 1) % 8_000
+            with socket.socket() as probe, suppress(OSError):
+                probe.bind(("127.0.0.1", port))
+                break
+        taken.write_text(str(port))
+    return port

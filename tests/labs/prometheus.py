@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from tests.labs import Unavailable, cached, say, temporary_folder
+from tests.labs import TIED, Unavailable, cached, say, temporary_folder
 from tests.labs.debian import unpack
 from tests.labs.network import HOST, Network
 
@@ -71,7 +71,7 @@ class _Server:
 
     def __enter__(self) -> Self:
         with (self.folder / "log").open("wb") as log:
-            argv = [*self.network.enter, "setpriv", "--pdeathsig=TERM", *self._argv()]
+            argv = [*self.network.enter, *TIED, *self._argv()]
             self.process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.folder)
         deadline = time.monotonic() + 20
         while True:

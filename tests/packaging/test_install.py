@@ -104,7 +104,8 @@ def test_installed_upgraded_and_removed_as_the_documents_say(host: Bare) -> None
     host.rise()
     for line in token.commands:
         host.shell(line, ends=(0, 1) if line.endswith(" check") else (0,))
-    assert container.run(["stat", "-c", "%a %U %G", TOKEN_FILE]).stdout == "640 root storagenode-keeper\n"
+    modes = container.run(["stat", "-c", "%a %U %G", TOKEN_FILE, CONFIG]).stdout.splitlines()
+    assert modes == 2 * ["640 root storagenode-keeper"]
     container.wait_state(WORKER, "inactive")
 
     # It works

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+import yaml
 
 from tests.e2e.site import OLD, PATH, TOKEN_FILE, WEBHOOK, WORKER, Node, wait
 from tests.packaging.host import CONFIG, PYTHON, SPOOL, STATUS, STORE, WEBHOOK_USER, Host
@@ -106,6 +107,22 @@ def assert_denied(said: str, attempts: list[list[str]]) -> None:
     found = json.loads(result)
     assert len(found) == len({tuple(attempt) for attempt in attempts})
     assert {attempt: how for attempt, how in found.items() if how == "done"} == {}
+
+
+def test_names_are_all_that_the_webhook_needs_of_the_configuration(host: Host, alpha: Node) -> None:
+    """It may not ask systemd for the rest, as the worker does: the binary, and where the node's settings are."""
+    written = host.container.path(CONFIG).read_text()
+    config = yaml.safe_load(written)
+    config["nodes"] = [{"name": "alpha", "service": f"systemd:{alpha.unit}"}]
+    host.container.write(CONFIG, yaml.safe_dump(config))
+    try:
+        host.container.systemctl("restart", WEBHOOK)
+        assert host.post("alpha") == 202
+        assert host.wait_ended(alpha)["outcome"] == "updated"
+    finally:
+        host.container.write(CONFIG, written)
+        host.container.systemctl("restart", WEBHOOK)
+    host.assert_updated(alpha)
 
 
 RUBBISH = r"""

@@ -1,22 +1,24 @@
 """A dashboard's JSON and a Prometheus into a page: variables, queries, the grid; the panels are drawn elsewhere."""
 
 import json
-import re
+import urllib.parse
+import urllib.request
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from html import escape
 from pathlib import Path
 from typing import Any
 
+from tests.grafana.boards import EVERY, FLEET, fill, worst
 from tests.labs.prometheus import Prometheus
 from tests.pictures import charts, panels, timelines
 from tests.pictures.drawing import CELL, FIT, GAP, HEADER, SCROLLBAR, STYLE, Panel
-from tests.pictures.frames import Frame, Unknown, ask, series, table, transform
+from tests.pictures.frames import Frame, Unknown, seconds, series, table, transform
 
 LABEL = "rendering of the panels' queries by tests/pictures, not Grafana"
-_INTERVALS = ((1.5, 1), (3.5, 2), (7.5, 5), (12.5, 10), (17.5, 15), (25, 20), (45, 30), (90, 60), (210, 120))
-_COARSER = ((450, 300), (750, 600), (1050, 900), (1500, 1200), (2700, 1800), (5400, 3600), (9000, 7200))
+_FINEST = 15
+"""Seconds between two points, or so many times that."""
 DRAWN: Mapping[str, Callable[[Panel], str]] = {
     "stat": panels.stat,
     "table": panels.table,
@@ -28,17 +30,24 @@ DRAWN: Mapping[str, Callable[[Panel], str]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Look:
-    """Who looks at what, when: the time shown, how often is scraped (both in seconds), and what is chosen."""
+    """Who looks at what, when: the time shown, how often is scraped (both in seconds), and which node is chosen."""
 
     prometheus: Prometheus
     begin: float
     end: float
     scraped: float
-    chosen: Mapping[str, str] = field(default_factory=dict)
-    """By variable; for those not named: all."""
+    node: str | None = None
+    """None: all."""
     width: int = 1400
-    menu: int = 0
-    """Pixels that Grafana's menu takes on the left when it is docked."""
+    """Pixels: less where Grafana's menu is docked."""
+
+    def ask(self, query: str, **span: float) -> list[dict[str, Any]]:
+        """Ask at the end of the time shown, or for each `step` from `start` to `end`; however long that takes."""
+        asked = urllib.parse.urlencode({"query": query, **(span or {"time": self.end})})
+        url = f"{self.prometheus.url}/api/v1/query{'_range' if span else ''}?{asked}"
+        with urllib.request.urlopen(url, timeout=120) as answer:
+            result: list[dict[str, Any]] = json.load(answer)["data"]["result"]
+        return result
 
 
 def draw(path: Path, look: Look) -> str:
@@ -48,20 +57,18 @@ def draw(path: Path, look: Look) -> str:
         Unknown: something of the dashboard is not known here; names the panel.
     """
     board = json.loads(path.read_text())
-    values = {variable["name"]: _chosen(variable, look) for variable in board["templating"]["list"]}
-    named = {variable: look.chosen.get(variable, "All") for variable in values}
+    values = {"node": look.node or EVERY, "__range": f"{look.end - look.begin:.0f}s"}
+    if board["title"] == json.loads(FLEET.read_text())["title"]:
+        values["worst"] = worst(look.ask, values["node"])
     events = _annotations(board, values, look)
-    column = (look.width - look.menu - 32 - SCROLLBAR - GAP * 23) / 24
+    column = (look.width - 32 - SCROLLBAR - GAP * 23) / 24
     drawn, bottom = [], 0
     for panel in board["panels"]:
-        at = panel["gridPos"]
+        at, title = panel["gridPos"], escape(panel.get("title", ""))
         left, top = at["x"] * (column + GAP), at["y"] * (CELL + GAP)
         width, height = at["w"] * column + (at["w"] - 1) * GAP, at["h"] * CELL + (at["h"] - 1) * GAP
         bottom = max(bottom, top + height)
         place = f"left:{left:.1f}px;top:{top}px;width:{width:.1f}px;height:{height}px"
-        title = escape(_substitute(panel.get("title", ""), named, look, 0))
-        if panel.get("repeat") or panel.get("collapsed"):
-            raise Unknown(f"{path.name}: repeated, or collapsed: {panel.get('title')!r}")
         if panel["type"] == "row":
             drawn.append(f'<div class="row" style="{place}"><span class="clip">⌄ {title}</span></div>')
             continue
@@ -74,20 +81,14 @@ def draw(path: Path, look: Look) -> str:
             f'<section class="panel" style="{place}" data-panel="{title}">'
             f'<h2><span class="clip">{title}</span>{mark}</h2><div class="body">{body}</div></section>'
         )
-    shown = "".join(
-        f'<span class="variable"><b>{escape(v.get("label") or v["name"])}</b>'
-        f"{escape(look.chosen.get(v['name'], 'All' if v['type'] == 'query' else 'Prometheus'))}</span>"
-        for v in board["templating"]["list"]
-        if not v.get("hide")
-    )
-    links = "".join(f'<span class="variable link">{escape(one["title"])}</span>' for one in board.get("links", []))
-    ends = [datetime.fromtimestamp(at, UTC) for at in (look.begin, look.end)]
-    span = f'<span class="variable when">{ends[0]:%Y-%m-%d %H:%M} to {ends[1]:%H:%M} UTC</span>'
-    menu = f'<nav style="width:{look.menu}px"></nav>' if look.menu else ""
+    begin, end = (datetime.fromtimestamp(at, UTC) for at in (look.begin, look.end))
+    shown = {"Data source": "Prometheus", "Node": look.node or "All"}
+    bar = "".join(f'<span class="variable"><b>{name}</b>{escape(value)}</span>' for name, value in shown.items())
+    bar += "".join(f'<span class="variable link">{escape(one["title"])}</span>' for one in board["links"])
+    bar += f'<span class="variable when">{begin:%Y-%m-%d %H:%M} to {end:%H:%M} UTC</span>'
     return (
-        f'<!doctype html><meta charset="utf-8"><title>{escape(board["title"])}</title><style>{STYLE}</style>{menu}'
-        f'<main style="margin-left:{look.menu}px"><header><h1>{escape(board["title"])}</h1>'
-        f"<em>{LABEL}</em></header><header>{shown}{links}{span}</header>"
+        f'<!doctype html><meta charset="utf-8"><title>{escape(board["title"])}</title><style>{STYLE}</style>'
+        f"<main><header><h1>{escape(board['title'])}</h1><em>{LABEL}</em></header><header>{bar}</header>"
         f'<div class="grid" style="height:{bottom}px">{"".join(drawn)}</div></main><script>{FIT}</script>'
     )
 
@@ -102,28 +103,20 @@ def _body(
 ) -> str:
     if panel["type"] not in DRAWN:
         raise Unknown(f"type {panel['type']!r}")
-    # It asks for a point a pixel, but no more often than is scraped.
-    low = _length(panel.get("interval") or "0") or min(look.scraped, 15)
-    step = max(_round((look.end - look.begin) / (panel.get("maxDataPoints") or int(width))), low)
+    points = panel.get("maxDataPoints") or int(width)
     frames: list[Frame] = []
-    targets = [target for target in panel.get("targets", []) if not target.get("hide")]
-    tables = sum(target.get("format") == "table" for target in targets)
-    for target in targets:
-        every = max(step, _length(target.get("interval") or "0"))
-        expr = _substitute(target["expr"], values, look, every)
-        if target.get("instant"):
-            times = [look.end]
-            result = ask(look.prometheus, "query", query=expr, time=look.end)
-        else:
-            begin, end = (at // every * every for at in (look.begin, look.end))
-            times = [begin + number * every for number in range(int((end - begin) / every) + 1)]
-            result = ask(look.prometheus, "query_range", query=expr, start=begin, end=end, step=every)
+    for target in panel["targets"]:
+        fine = round((look.end - look.begin) / points / _FINEST) * _FINEST
+        every = max(fine, seconds(target.get("interval") or f"{_FINEST}s"))
+        rate = max(every + look.scraped, 4 * look.scraped)
+        expr = fill(target["expr"], {**values, "__interval": f"{every:.0f}s", "__rate_interval": f"{rate:.0f}s"})
         if target.get("format") == "table":
-            if not target.get("instant"):
-                raise Unknown("a range query in table format")
-            frames += table(target["refId"], tables > 1, result, look.end)
-        else:
-            frames += series(target["refId"], target.get("legendFormat", ""), expr, result, times)
+            frames += table(target["refId"], len(panel["targets"]) > 1, look.ask(expr), look.end)
+            continue
+        begin, end = (at // every * every for at in (look.begin, look.end))
+        times = [look.end] if target["instant"] else [begin + n * every for n in range(int((end - begin) / every) + 1)]
+        result = look.ask(expr, **({} if target["instant"] else {"start": begin, "end": end, "step": every}))
+        frames += series(target.get("legendFormat", ""), result, times)
     content = Panel(
         options=panel["options"],
         config=panel["fieldConfig"],
@@ -137,64 +130,13 @@ def _body(
     return DRAWN[panel["type"]](content)
 
 
-def _chosen(variable: Mapping[str, Any], look: Look) -> str:
-    match variable["type"]:
-        case "datasource":
-            return "prometheus"
-        case "query":
-            asked = re.fullmatch(r"label_values\((.+), *(\w+)\)", variable["query"]["query"])
-            if asked is None:
-                raise Unknown(f"variable query {variable['query']['query']!r}")
-            wanted = look.chosen.get(variable["name"])
-            return str(variable.get("allValue") or ".*") if wanted is None else re.escape(wanted).replace(r"\-", "-")
-        case other:
-            raise Unknown(f"variable type {other!r}")
-
-
-def _substitute(text: str, values: Mapping[str, str], look: Look, step: float) -> str:
-    span = int(look.end - look.begin)
-    builtin = {
-        "__range": f"{span}s",
-        "__range_s": str(span),
-        "__interval": f"{step:.0f}s",
-        "__from": f"{look.begin:.0f}",
-        "__to": f"{look.end:.0f}",
-        "__rate_interval": f"{max(step + look.scraped, 4 * look.scraped):.0f}s",
-    }
-    known = {**values, **builtin}
-
-    def put(match: re.Match[str]) -> str:
-        name, form = match[1] or match[3], match[2]
-        if name not in known or form not in (("date:seconds",) if name in ("__from", "__to") else (None, "regex")):
-            raise Unknown(f"variable {match[0]!r}")
-        return known[name]
-
-    return re.sub(r"\$(?:\{([A-Za-z_]\w*)(?::([\w:]+))?\}|([A-Za-z_]\w*))", put, text)
-
-
 def _annotations(board: Mapping[str, Any], values: Mapping[str, str], look: Look) -> list[tuple[float, str]]:
     """Return when something happened, in seconds, and its colour."""
-    found = []
+    found = set[tuple[float, str]]()
     for note in board["annotations"]["list"]:
-        if "expr" not in note or not note["enable"]:
-            continue
-        every = _length(note.get("step") or "60s")
-        expr = _substitute(note["expr"], values, look, every)
-        result = ask(look.prometheus, "query_range", query=expr, start=look.begin, end=look.end, step=every)
-        for one in result:
-            for at, value in one["values"]:
-                when = float(value) / 1000 if note.get("useValueForTime") else float(at)
-                if float(value) and look.begin <= when <= look.end:
-                    found.append((when, str(note["iconColor"])))
-    return sorted(set(found))
-
-
-def _length(text: str) -> float:
-    match = re.fullmatch(r">?(\d+)(ms|s|m|h|d)?", text)
-    if match is None:
-        raise Unknown(f"length of time {text!r}")
-    return int(match[1]) * {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, None: 1}[match[2]]
-
-
-def _round(step: float) -> float:
-    return next((to for below, to in (*_INTERVALS, *_COARSER) if step < below), 10800)
+        if "expr" in note:
+            span = {"start": look.begin, "end": look.end, "step": seconds(note["step"])}
+            for one in look.ask(fill(note["expr"], values), **span):
+                moments = {float(value) / 1000 for _, value in one["values"]}
+                found |= {(at, note["iconColor"]) for at in moments if look.begin <= at <= look.end}
+    return sorted(found)

@@ -7,7 +7,7 @@ from typing import Any
 
 from tests.pictures.frames import Frame
 
-CELL, GAP, HEADER, PADDING, SCROLLBAR = 30, 8, 32, 8, 8
+CELL, GAP, HEADER, SCROLLBAR = 30, 8, 32, 8
 LETTER = 0.53
 """Width of a letter of the type, on the average, in its size."""
 
@@ -16,7 +16,6 @@ STYLE = """
 html { overflow: hidden; }
 body { background: #111217; color: #ccccdc; font: 14px/1.57 Inter, "DejaVu Sans", sans-serif; }
 body, table, svg { letter-spacing: -.024em; } /* as wide as Inter, which Grafana brings along */
-nav { position: fixed; inset: 0 auto 0 0; background: #181b1f; border-right: 1px solid #2d2f36; }
 main { padding: 8px 24px 24px 16px; }
 header { display: flex; gap: 8px; align-items: center; height: 40px; }
 header h1 { font-size: 18px; font-weight: 500; }
@@ -39,7 +38,7 @@ h2 { display: flex; gap: 6px; height: 32px; padding: 0 8px; align-items: center;
 .stat .clip { line-height: 1.2; letter-spacing: -.06em; }
 table { border-collapse: collapse; table-layout: fixed; }
 th, td { height: 36px; padding: 0 6px; border: 1px solid #25272d; font-weight: 400; }
-th { color: #ccccdc; font-weight: 500; text-align: left; }
+th { font-weight: 500; text-align: left; }
 .pages { position: absolute; bottom: 0; width: 100%; height: 36px; text-align: center; background: #181b1f;
   color: #8e8e9a; line-height: 36px; }
 svg { display: block; font: 12px Inter, "DejaVu Sans", sans-serif; }

@@ -1,47 +1,40 @@
 """What a Prometheus answers as data frames, and the transformations that boards make of them; as Grafana does it."""
 
-import json
 import re
-import urllib.parse
-import urllib.request
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
-from tests.labs.prometheus import Prometheus
-
 Value = float | str | None
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 class Unknown(Exception):
     """Something of a dashboard that this renderer does not know."""
 
 
-def ask(prometheus: Prometheus, path: str, **parameters: object) -> list[dict[str, Any]]:
-    """Return what it answers, however long that takes on a machine that has much else to do."""
-    url = f"{prometheus.url}/api/v1/{path}?{urllib.parse.urlencode(parameters)}"
-    with urllib.request.urlopen(url, timeout=120) as answer:
-        result: list[dict[str, Any]] = json.load(answer)["data"]["result"]
-    return result
-
-
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A column, or a series; `shown` is the name that a transformation gave it."""
+    """A column, or a series; `shown` is what it is called where that is not its name."""
 
     name: str
     values: list[Value]
-    labels: Mapping[str, str] = field(default_factory=dict)
-    ref: str = ""
     shown: str | None = None
-    legend: str = ""
 
     @property
     def title(self) -> str:
-        return self.shown or self.legend or self.name
+        return self.shown or self.name
 
 
 Frame = list[Field]
+
+
+def seconds(text: str) -> float:
+    """Read a length of time, such as 1h30m."""
+    if not re.fullmatch(r"(\d+[smhd])+", text):
+        raise Unknown(f"length of time {text!r}")
+    return sum(int(number) * _SECONDS[unit] for number, unit in re.findall(r"(\d+)(.)", text))
 
 
 def table(ref: str, several: bool, result: Sequence[Mapping[str, Any]], at: float) -> list[Frame]:
@@ -49,34 +42,21 @@ def table(ref: str, several: bool, result: Sequence[Mapping[str, Any]], at: floa
     if not result:
         return []
     names = sorted({name for one in result for name in one["metric"]})
-    columns = [Field("Time", [at * 1000 for _ in result], ref=ref)]
-    columns += [Field(name, [one["metric"].get(name, "") for one in result], ref=ref) for name in names]
-    values: list[Value] = [float(one["value"][1]) for one in result]
-    return [[*columns, Field(f"Value #{ref}" if several else "Value", values, ref=ref)]]
+    columns = [Field(name, [one["metric"].get(name, "") for one in result]) for name in names]
+    value = Field(f"Value #{ref}" if several else "Value", [float(one["value"][1]) for one in result])
+    return [[Field("Time", [at * 1000 for _ in result]), *columns, value]]
 
 
-def series(
-    ref: str, legend: str, expr: str, result: Sequence[Mapping[str, Any]], times: Sequence[float]
-) -> list[Frame]:
+def series(legend: str, result: Sequence[Mapping[str, Any]], times: Sequence[float]) -> list[Frame]:
     """Make a frame of each series of a query, with nothing where it has no sample."""
     frames = []
     for one in result:
-        labels = one["metric"]
         samples = {round(float(at), 3): float(value) for at, value in one.get("values", [one.get("value")])}
+        labels: Mapping[str, str] = one["metric"]
+        name = re.sub(r"{{\s*(\w+)\s*}}", lambda match: labels.get(match[1], ""), legend)  # noqa: B023
         values: list[Value] = [samples.get(round(at, 3)) for at in times]
-        name = _legend(legend, labels, expr, len(result))
-        stamps: list[Value] = [at * 1000 for at in times]
-        frames.append([Field("Time", stamps, ref=ref), Field("Value", values, labels, ref, legend=name)])
+        frames.append([Field("Time", [at * 1000 for at in times]), Field("Value", values, name or None)])
     return frames
-
-
-def _legend(legend: str, labels: Mapping[str, str], expr: str, series: int) -> str:
-    if legend not in ("", "__auto"):
-        return re.sub(r"{{\s*(\w+)\s*}}", lambda match: labels.get(match[1], ""), legend)
-    if len(labels) == 1 and series > 1:
-        return next(iter(labels.values()))
-    inner = ", ".join(f'{name}="{value}"' for name, value in sorted(labels.items()))
-    return f"{{{inner}}}" if labels else "Value" if series == 1 else expr
 
 
 def transform(frames: list[Frame], transformations: Sequence[Mapping[str, Any]]) -> list[Frame]:
@@ -87,70 +67,46 @@ def transform(frames: list[Frame], transformations: Sequence[Mapping[str, Any]])
         known, apply = _KNOWN[one["id"]]
         if odd := set(one["options"]) - known:
             raise Unknown(f"option {sorted(odd)} of transformation {one['id']!r}")
-        if not one.get("disabled"):
-            frames = apply(frames, one["options"])
+        frames = apply(frames, one["options"])
     return frames
 
 
 def distinct(frame: Frame) -> Frame:
     """Number the fields of one frame that are called the same: Time 1, Time 2."""
-    titles = [each.title for each in frame]
-    seen: dict[str, int] = {}
+    several = {title for title, count in Counter(each.title for each in frame).items() if count > 1}
+    seen = Counter[str]()
     named = []
     for each in frame:
-        seen[each.title] = seen.get(each.title, 0) + 1
-        several = titles.count(each.title) > 1
-        named.append(replace(each, shown=f"{each.title} {seen[each.title]}") if several else each)
+        seen[each.title] += 1
+        named.append(replace(each, shown=f"{each.title} {seen[each.title]}") if each.title in several else each)
     return named
 
 
 def _filter(frames: list[Frame], options: Mapping[str, Any]) -> list[Frame]:
-    def chosen(rule: Mapping[str, Any] | None, title: str) -> bool:
-        if not rule:
-            return False
-        pattern = rule.get("pattern")
-        return title in rule.get("names", []) or bool(pattern and re.search(pattern.strip("/"), title))
-
-    include, exclude = options.get("include"), options.get("exclude")
-    kept = [[f for f in frame if not chosen(exclude, f.title)] for frame in frames]
-    if include:
-        kept = [[f for f in frame if chosen(include, f.title)] for frame in kept]
+    kept = [[field for field in frame if field.title in options["include"]["names"]] for frame in frames]
     return [frame for frame in kept if frame]
 
 
 def _join(frames: list[Frame], options: Mapping[str, Any]) -> list[Frame]:
-    by, mode = options["byField"], options.get("mode", "outer")
-    if mode not in ("outer", "inner"):
-        raise Unknown(f"mode {mode!r} of joinByField")
-    with_key = [frame for frame in frames if any(f.title == by for f in frame)]
-    keys: dict[Value, None] = {}
-    tables = []
-    for frame in with_key:
-        key = next(f for f in frame if f.title == by)
-        rows = {value: row for row, value in enumerate(key.values)}
-        tables.append((frame, key, rows))
-        keys |= dict.fromkeys(rows)
-    if mode == "inner":
-        keys = {key: None for key in keys if all(key in rows for _, _, rows in tables)}
-    if not tables:
-        return frames
-    joined = [replace(tables[0][1], values=list(keys))]
-    for frame, key, rows in tables:
-        for each in frame:
-            if each is not key:
-                values = [each.values[rows[at]] if at in rows else None for at in keys]
-                joined.append(replace(each, values=values))
-    return [distinct(joined)]
+    if options["mode"] != "outer":
+        raise Unknown(f"mode {options['mode']!r} of joinByField")
+    keyed = [(key, frame) for frame in frames for key in frame if key.title == options["byField"]]
+    rows = [{value: row for row, value in enumerate(key.values)} for key, _ in keyed]
+    keys = list(dict.fromkeys(value for each in rows for value in each))
+    joined = [replace(key, values=keys) for key, _ in keyed[:1]]
+    for (key, frame), at in zip(keyed, rows, strict=True):
+        others = [field for field in frame if field is not key]
+        joined += [replace(f, values=[f.values[at[each]] if each in at else None for each in keys]) for f in others]
+    return [distinct(joined)] if keyed else frames
 
 
 def _organize(frames: list[Frame], options: Mapping[str, Any]) -> list[Frame]:
-    order, rename = options.get("indexByName", {}), options.get("renameByName", {})
-    left_out, kept = options.get("excludeByName", {}), options.get("includeByName", {})
+    order, rename, left_out = (options.get(f"{what}ByName", {}) for what in ("index", "rename", "exclude"))
     organized = []
     for frame in frames:
-        fields = [f for f in distinct(frame) if not left_out.get(f.title) and (not kept or kept.get(f.title))]
-        fields.sort(key=lambda f: order.get(f.title, len(order)))
-        organized.append([replace(f, shown=rename.get(f.title) or f.shown) for f in fields])
+        fields = [field for field in distinct(frame) if not left_out.get(field.title)]
+        fields.sort(key=lambda field: order.get(field.title, len(order)))
+        organized.append([replace(field, shown=rename.get(field.title) or field.shown) for field in fields])
     return organized
 
 
@@ -162,7 +118,7 @@ def _sort(frames: list[Frame], options: Mapping[str, Any]) -> list[Frame]:
 
 def order(frame: Frame, title: str, descending: bool) -> Frame:
     """Sort the rows by a field; what has no value comes last, or first in descending order."""
-    by = next((f for f in frame if f.title == title), None)
+    by = next((field for field in frame if field.title == title), None)
     if by is None:
         return frame
 
@@ -171,12 +127,12 @@ def order(frame: Frame, title: str, descending: bool) -> Frame:
         return value is None, value if isinstance(value, float) else 0, value.lower() if isinstance(value, str) else ""
 
     rows = sorted(range(len(by.values)), key=key, reverse=descending)
-    return [replace(f, values=[f.values[row] for row in rows]) for f in frame]
+    return [replace(field, values=[field.values[row] for row in rows]) for field in frame]
 
 
 _KNOWN: dict[str, tuple[set[str], Callable[[list[Frame], Mapping[str, Any]], list[Frame]]]] = {
-    "filterFieldsByName": ({"include", "exclude"}, _filter),
+    "filterFieldsByName": ({"include"}, _filter),
     "joinByField": ({"byField", "mode"}, _join),
-    "organize": ({"excludeByName", "indexByName", "renameByName", "includeByName"}, _organize),
+    "organize": ({"excludeByName", "indexByName", "renameByName"}, _organize),
     "sortBy": ({"fields", "sort"}, _sort),
 }

@@ -1,10 +1,7 @@
 """What is shown as it is: the exporter's page and `check`, of simulated nodes that run here as bare processes."""
 
-import errno
-import json
-import os
-import pty
 import re
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -28,7 +25,6 @@ _NODES = {
     "echo": ("1.162.3", False),
 }
 """Versions installed, and whether the node runs."""
-_COMMAND = ("storagenode-exporter", "check")
 _COLORS = {"31": "#ff7b72", "32": "#7ee787", "33": "#e3b341"}
 _TERMINAL = """
 body { margin: 0; background: #0d1117; color: #e6edf3; }
@@ -45,21 +41,12 @@ class Site:
 
     def check(self) -> str:
         """Run `check` on a terminal of its own, and return all that it prints."""
-        ours, theirs = pty.openpty()
-        argv = [str(Path(sys.executable).parent / _COMMAND[0]), *_COMMAND[1:], "--config.file", str(self.config)]
-        with subprocess.Popen(argv, stdin=theirs, stdout=theirs, stderr=subprocess.DEVNULL) as process:
-            os.close(theirs)
-            printed = b""
-            try:
-                while chunk := os.read(ours, 65536):
-                    printed += chunk
-            except OSError as error:
-                if error.errno != errno.EIO:  # by which a terminal says that nobody writes to it any more
-                    raise
-            finally:
-                os.close(ours)
-        assert process.returncode == 1, f"one is below the minimum: {printed.decode()}"
-        return printed.decode().replace("\r\n", "\n")
+        program = Path(sys.executable).with_name("storagenode-exporter")
+        command = shlex.join([str(program), "check", "--config.file", str(self.config)])
+        terminal = ["script", "--quiet", "--return", "--command", f"{command} 2>/dev/null", "/dev/null"]
+        done = subprocess.run(terminal, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=False)
+        assert done.returncode == 1, f"one is below the minimum: {done.stdout.decode()}"
+        return done.stdout.decode().replace("\r\n", "\n")
 
 
 @contextmanager
@@ -70,22 +57,18 @@ def site() -> Iterator[Site]:
         versions = stack.enter_context(VersionServer(minimum="1.158.2", suggested="1.162.3", cursor="0" * 64))
         nodes = []
         for name, (version, runs) in _NODES.items():
-            home = folder / name
-            home.mkdir()
-            binary = build.node(version, home / "storagenode")
-            api, pid_file = f"127.0.0.1:{HOST.free_port()}", home / "pid"
-            settings: dict[str, object] = {"version.server-address": versions.url, "console.address": api}
-            config_dir = configure(home / "config", settings)
+            (home := folder / name).mkdir()
+            binary, api = build.node(version, home / "storagenode"), f"127.0.0.1:{HOST.free_port()}"
+            config_dir = configure(home, {"version.server-address": versions.url, "console.address": api})
             if runs:
                 node = stack.enter_context(Node(binary, config_dir))
                 node.api(api)
-                pid_file.write_text(str(node.process.pid))
+                (home / "pid").write_text(str(node.process.pid))
             start = [str(binary), "run", "--config-dir", str(config_dir)]
-            service = {"process": {"pid_file": str(pid_file), "start": start}}
-            nodes.append(
-                {"name": name, "binary": str(binary), "config_dir": str(config_dir), "api": api, "service": service}
-            )
-        versions.set(minimum="1.160.3", suggested="1.162.3", cursor="0" * 64)
+            service = {"process": {"pid_file": str(home / "pid"), "start": start}}
+            said = {"binary": str(binary), "config_dir": str(config_dir), "api": api}
+            nodes.append({"name": name, "service": service, **said})
+        versions.set(minimum="1.160.3")
         config = {"version_server": versions.url, "refresh": "1s", "state_dir": str(folder / "state"), "nodes": nodes}
         yield Site(stack.enter_context(exporting(folder, config))[1], folder / "keeper.yml")
 
@@ -98,6 +81,6 @@ def page(printed: str) -> str:
         escape(printed, quote=False),
         flags=re.DOTALL,
     )
-    assert "\x1b" not in text, f"a control sequence that is not known here: {json.dumps(text)}"
-    typed = f"$ {' '.join(_COMMAND)}"
-    return f'<!doctype html><meta charset="utf-8"><style>{_TERMINAL}</style><pre>{typed}\n{text.rstrip()}</pre>'
+    assert "\x1b" not in text, f"a control sequence that is not known here: {text!r}"
+    shown = f"$ storagenode-exporter check\n{text.rstrip()}"
+    return f'<!doctype html><meta charset="utf-8"><style>{_TERMINAL}</style><pre>{shown}</pre>'

@@ -102,9 +102,11 @@ def compiled() -> Path:
 def node(version: str, path: Path, *, release: bool = True, misbehave: str = "", pad: int = 0) -> Path:
     """Write a simulated storagenode of a version to a path, as a new file, and return the path.
 
-    `misbehave` is what the `version` command does instead: `hang`, `exit1`, `endless`, `says:X.Y.Z`; or first:
+    `misbehave` is what the `version` command does instead: `hang`, `exit1`, `endless`, `says:X.Y.Z`, `in-place`
+    (`exit1` where the program is called storagenode, and lies in a folder); or first:
     `read:FILE`, `connect:ADDRESS:PORT` (prints the result, and exits with 7 if the file or address could be reached);
-    with `crash`, `run` exits with 1 at once. `pad` is a number of random bytes to append.
+    with `crash`, `run` exits with 1 at once, and with `exec:FILE` it is that program, which is told the version as
+    `--release`. `pad` is a number of random bytes to append.
     Raises BuildError.
     """
     stamp = STAMP + f"{version}\n{'release' if release else 'dev'}\n{misbehave}\n".encode()

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -56,8 +57,11 @@ static int connect_to(const char *address, int timeout_ms);
 /* Answer `version`, first doing what the stamp says a bad binary does. A file or address that must be out of reach but
  * is not ends in status 7. */
 static int version_command(void) {
+    char place[4096] = "/";
     int fd;
     if (!strcmp(misbehaviour, "exit1")) return 1;
+    if (!strcmp(misbehaviour, "in-place") && readlink("/proc/self/exe", place, sizeof place - 1) > 0 &&
+        !strcmp(strrchr(place, '/'), "/storagenode")) return 1;
     if (!strcmp(misbehaviour, "hang")) for (;;) pause();
     if (!strcmp(misbehaviour, "endless")) for (;;) print_version(version);
     if (!strncmp(misbehaviour, "says:", 5)) return print_version(misbehaviour + 5), 0;
@@ -338,6 +342,13 @@ int main(int argc, char **argv) {
     if (argc > 1 && !strcmp(argv[1], "version")) return version_command();
     if (argc > 1 && !strcmp(argv[1], "--help")) return puts("Usage:\n  storagenode [command]"), 0;
     if (argc < 2 || strcmp(argv[1], "run")) return fprintf(stderr, "Error: unknown command \"%s\" for \"storagenode\"\n", argc > 1 ? argv[1] : ""), 1;
+    if (getenv("SIM_TIED")) prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (!strncmp(misbehaviour, "exec:", 5)) {
+        char **told = calloc(argc + 3, sizeof *told);
+        for (int i = 0; i < argc; i++) told[i] = argv[i];
+        told[argc] = "--release", told[argc + 1] = version;
+        return execv(misbehaviour + 5, told), fail(strerror(errno));
+    }
     const char *config_dir = ".";
     for (int i = 2; i < argc; i++) {
         if (!strncmp(argv[i], "--config-dir=", 13)) config_dir = argv[i] + 13;

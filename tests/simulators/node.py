@@ -1,12 +1,12 @@
 """Lay out a simulated node's folders, and run its executable as a bare process."""
 
 import json
+import os
 import signal
 import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -26,13 +26,14 @@ def configure(config_dir: Path, settings: dict[str, object]) -> Path:
 
 
 class Node:
-    """A node run as a bare process, logging to CONFIG_DIR/node.log; a context manager, that kills it."""
+    """A node as a bare process that logs to CONFIG_DIR/node.log; a context manager, which kills it, as does our end."""
 
-    def __init__(self, binary: Path, config_dir: Path, prefix: Sequence[str] = ()) -> None:
+    def __init__(self, binary: Path, config_dir: Path) -> None:
         self._log = config_dir / "node.log"
-        command = [*prefix, str(binary), "run", "--config-dir", str(config_dir)]
+        command = [str(binary), "run", "--config-dir", str(config_dir)]
         with self._log.open("ab") as log:
-            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            tied = os.environ | {"SIM_TIED": "1"}
+            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=tied)
 
     @property
     def log(self) -> str:

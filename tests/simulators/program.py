@@ -10,6 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
+from tests.labs import TIED
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
@@ -54,7 +56,7 @@ class Program(Generic[C]):
         self._folder = tempfile.TemporaryDirectory(prefix="simulator-")
         self._control_file = Path(self._folder.name, "control.json")
         self._log = Path(self._folder.name, "requests.jsonl")
-        self._command = [*prefix, sys.executable, "-m", module, *arguments]
+        self._command = [*prefix, *TIED, sys.executable, "-m", module, *arguments]
         self._process: subprocess.Popen[str] | None = None
         self.address = address
         self.control = control

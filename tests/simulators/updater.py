@@ -1,5 +1,7 @@
 """The simulated storagenode-updater: the file operations of upstream's, in its order, of any release since 1.90.
 
+It logs what upstream's logs, but for the keys of a configuration that it does not know. Itself it does not replace:
+what is newer of it has not been rolled out to it.
 Standard library only, and all in this file, so that it can be copied into a container and be run there as a program.
 """
 
@@ -27,10 +29,15 @@ CLEANS_UP = (1, 111)
 STORES = (1, 115)
 TRIES = (1, 128)
 """The first release that tries a new version, and writes down what failed."""
+SNAKE = (1, 146)
+"""The first release that logs `server_address`, and not `Server Address`."""
 CHUNK_BYTES = 1 << 14
 MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
 
+OWN = "storagenode-updater"
+
 asked_to_end = threading.Event()
+snake_case = True
 
 
 class UpdateError(Exception):
@@ -48,23 +55,32 @@ class Updater:
         self.service = options.service_name
         self.store = Path(options.binary_store_dir)
         self.server = options.server or configured(options.config_dir, "version.server-address")
+        self.version = options.release
         self.release = numbers(options.release)[:2]
         self.pause = options.pause
         self.trial = options.pause if options.trial is None else options.trial
 
     def cycle(self) -> None:
         """Do what upstream does every fifteen minutes."""
-        say("INFO", "Downloading versions.", server=self.server)
+        say("INFO", "Downloading versions.", server_address=self.server)
         try:
             with urllib.request.urlopen(self.server, timeout=10) as answer:
-                allowed = json.load(answer)["processes"]["storagenode"]
-            self.update(allowed)
+                processes = json.load(answer)["processes"]
+        except (OSError, ValueError) as error:
+            say("ERROR", "Error retrieving version info.", error=str(error))
+            return
+        try:
+            self.update(processes["storagenode"])
         except (UpdateError, OSError, ValueError, zipfile.BadZipFile) as error:
-            say("ERROR", "Error updating service.", service=self.service, error=str(error))
+            say("ERROR", "Error updating service.", service=self.service, error=str(error), errorVerbose=str(error))
+        say("INFO", "Current binary version", service=OWN, version=f"v{self.version}")
+        is_newest = wanted(self.version, processes[OWN]) is None
+        rolled_out = "New version is being rolled out but hasn't made it to this node yet"
+        say("INFO", "Version is up to date" if is_newest else rolled_out, service=OWN)
 
     def update(self, allowed: dict[str, dict[str, str]]) -> None:
         current = self.version_of(self.binary)
-        say("INFO", "Current binary version", service=self.service, version=current)
+        say("INFO", "Current binary version", service=self.service, version=f"v{current}")
         target = wanted(current, allowed)
         if target is None:
             say("INFO", "Version is up to date", service=self.service)
@@ -98,7 +114,7 @@ class Updater:
                 with opened.open(entry) as source, open(staged, "xb", opener=executable) as new:
                     self.wait()
                     shutil.copyfileobj(source, new)
-        say("INFO", "Download finished.", **{"from": url})
+        say("INFO", "Download finished.", **{"from": url, "to": archive.name})
 
     def check(self, staged: Path, version: str, verdict: Path) -> None:
         try:
@@ -130,7 +146,7 @@ class Updater:
             os.kill(pid, signal.SIGINT)
         say("INFO", "Service restarted successfully.", service=self.service)
         if self.release >= CLEANS_UP:
-            say("INFO", "Cleaning up old binary.", path=str(backup))
+            say("INFO", "Cleaning up old binary.", service=self.service, path=str(backup))
             self.wait()
             backup.unlink(missing_ok=True)
 
@@ -187,8 +203,10 @@ def now() -> str:
 
 
 def say(level: str, message: str, **fields: str) -> None:
-    about = json.dumps({"Process": "storagenode-updater", **fields})
-    print(now(), level, message, about, sep="\t", file=sys.stderr, flush=True)
+    about = {"process": OWN, **fields}
+    if not snake_case:
+        about = {key if "error" in key else key.replace("_", " ").title(): value for key, value in about.items()}
+    print(now(), level, message, json.dumps(about), sep="\t", file=sys.stderr, flush=True)
 
 
 def end(number: int, frame: FrameType | None) -> None:
@@ -197,6 +215,7 @@ def end(number: int, frame: FrameType | None) -> None:
 
 
 def main(arguments: Sequence[str]) -> None:
+    global snake_case
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("command", choices=("run", "version"))
     parser.add_argument("--config-dir", default=".")
@@ -214,7 +233,9 @@ def main(arguments: Sequence[str]) -> None:
         return
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, end)
-    say("INFO", "Running on version", version=f"v{options.release}")
+    snake_case = numbers(options.release)[:2] >= SNAKE
+    say("INFO", "Configuration loaded", location=str(Path(options.config_dir, "config.yaml")))
+    say("INFO", "Running on version", service=OWN, version=f"v{options.release}")
     if not Path(options.binary_location).exists():
         say("FATAL", "Unable to find storage node executable binary.")
         sys.exit(1)

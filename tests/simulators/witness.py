@@ -16,6 +16,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from tests.labs import TIED
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 POLL_SECONDS = 0.001
 IN_MOVED_FROM, IN_MOVED_TO, IN_DELETE, IN_Q_OVERFLOW = 0x40, 0x80, 0x200, 0x4000
@@ -56,7 +58,7 @@ class Witness:
         self._path = path
 
     def __enter__(self) -> Self:
-        command = [sys.executable, "-m", "tests.simulators.witness", str(self._path)]
+        command = [*TIED, sys.executable, "-m", "tests.simulators.witness", str(self._path)]
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=REPOSITORY)
         assert self._process.stdout is not None
         assert self._process.stdout.readline() == "watching\n"
