@@ -19,6 +19,9 @@ from tests.bench.nodes import Fleet, name
 from tests.grafana.boards import BOARDS, EVERY, FLEET, fill, panels, read, worst
 from tests.labs.prometheus import Alertmanager, Prometheus
 
+DAY_MINUTES = 24 * 60
+"""What the boards show unless asked for another time."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Size:
@@ -248,7 +251,8 @@ def _asked(prometheus: Prometheus, size: Size) -> Asked:
             expression = fill(target["expr"], values)
             parameters: dict[str, object] = {"query": expression, "time": now}
             if not target.get("instant"):
-                step = max(size.history / size.steps, 0.1)
+                shown = DAY_MINUTES // int(target.get("interval", "1m").removesuffix("m"))
+                step = max(size.history / min(size.steps, shown), 0.1)
                 parameters = {"query": expression, "start": now - size.history, "end": now, "step": step}
             endpoint = "query" if target.get("instant") else "query_range"
             began = time.monotonic()
