@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import random
 import re
 import shutil
 import signal
@@ -20,6 +19,7 @@ from tests.documents import ROOT, blocks
 from tests.e2e.site import wait
 from tests.guides.transcript import Reader
 from tests.labs import Unavailable, cache, cached, command
+from tests.labs.network import HOST
 from tests.labs.prometheus import program
 from tests.simulators import build
 
@@ -74,9 +74,7 @@ def test_a_node_dies_of_old_age_and_comes_back(place: Path) -> None:
         subprocess.run(["cp", "-a", "--reflink=auto", cache() / "prometheus", kept], check=True)
     if os.geteuid() == 0:
         subprocess.run(["chown", "-R", f"{NOBODY}:{NOBODY}", place], check=True)
-    # Below those that connections get: the last of them is used a minute later, and must be free still.
-    free = filter(_is_free, random.sample(range(20_000, 32_000), 1000))
-    ports = {port: str(next(free)) for port in PORTS}
+    ports = {port: str(HOST.free_port()) for port in PORTS}
     steps = [*blocks("tutorial-install"), *blocks("tutorial"), *blocks("tutorial-wait")]
     with reader(place, ports) as person:
         try:
@@ -86,13 +84,6 @@ def test_a_node_dies_of_old_age_and_comes_back(place: Path) -> None:
             _end_node(place / "home/storj-tutorial/node.pid")
         wait(lambda: not any(map(_listens, ports.values())), "everything has ended")
         assert list((place / "home").iterdir()) == []
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe, suppress(OSError):
-        probe.bind(("127.0.0.1", port))
-        return True
-    return False
 
 
 def _wheels() -> Path:
