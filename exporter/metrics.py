@@ -65,7 +65,8 @@ def _position(status: NodeStatus) -> float | None:
 
 
 def _minor_releases(status: NodeStatus) -> float | None:
-    if isinstance(status.allowed, Failure) or isinstance(status.installed, Failure):
+    """Count; of a development build nothing, since no minimum keeps it from starting."""
+    if isinstance(status.allowed, Failure) or isinstance(status.installed, Failure) or not status.installed.release:
         return None
     minimum, installed = status.allowed.processes[STORAGENODE].minimum.version, status.installed.version
     return installed.minor - minimum.minor if installed.major == minimum.major else None
@@ -203,7 +204,7 @@ NODE_ROWS: tuple[Row[NodeStatus], ...] = (
     ),
     Row(
         "storagenode_minor_releases_above_minimum",
-        "Minor releases between the minimum and the installed version; negative below the minimum.",
+        "Minor releases between the minimum and the installed version, if it is a release; negative below the minimum.",
         ("node",),
         number(_minor_releases),
     ),

@@ -20,7 +20,7 @@ import pytest
 
 from tests.labs import cache, cached, remove_leftovers, temporary_folder
 from tests.labs.network import HOST
-from tests.labs.prometheus import Alertmanager, Prometheus, amtool, promtool
+from tests.labs.prometheus import Alertmanager, Prometheus, amtool, link_templates, promtool
 from tests.labs.systemd import Container
 from tests.labs.upstream import DEFECTIVE, FIXED, StorjNode, programs, serve_versions, storagenode_zip
 
@@ -75,6 +75,14 @@ class Receiver(BaseHTTPRequestHandler):
 
 
 received: list[dict[str, Any]] = []
+
+
+@pytest.mark.prometheus
+def test_templates_of_a_cache_that_is_gone_are_linked_anew(tmp_path: Path) -> None:
+    (tmp_path / "default.tmpl").symlink_to(tmp_path / "gone")
+    for _ in range(2):
+        link_templates(tmp_path)
+        assert (tmp_path / "default.tmpl").is_file()
 
 
 @pytest.mark.prometheus

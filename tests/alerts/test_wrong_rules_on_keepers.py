@@ -16,7 +16,7 @@ EXPORTER, WEBHOOK = "StorageNodeExporterDown", "StorageNodeWebhookDown"
 NOT_DELIVERED, WATCHDOG = "StorageNodeAlertsNotDelivered", "StorageNodeWatchdog"
 NOT_RUNNING, AGE = (
     "node:storagenode_updater_service_state:not_running",
-    "node:storagenode_updater_last_check_timestamp_seconds:age",
+    "node:storagenode_updater_last_check_timestamp_seconds:overdue",
 )
 IN_PROGRESS, WAITS, IS_PAUSED = (
     f"node:storagenode_remediation_{what}:true" for what in ("in_progress", "pending", "paused")
@@ -49,7 +49,11 @@ WRONG = [
     (AGE, "45 * 60", "15 * 60"),
     (SILENT, "3 *", "4 *"),
     (SILENT, "+ 86400", "+ 86300"),
-    (SILENT, "or on (job, instance, node) 0 * node:storagenode_updater_last_check_timestamp_seconds:age + 86400", ""),
+    (
+        SILENT,
+        "or on (job, instance, node) 0 * node:storagenode_updater_last_check_timestamp_seconds:overdue + 86400",
+        "",
+    ),
     (SILENT, f"3 * ({INTERVAL} > 0)", f"3 * {INTERVAL}"),
     (SILENT, f"unless on (job, instance, node) {NOT_RUNNING}", ""),
     (SILENT, "for: 10m", "for: 9m"),

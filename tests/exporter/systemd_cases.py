@@ -85,7 +85,8 @@ def settled(container: Container, unit: str) -> object:
     time.sleep(0.3)
     found = container.show(unit)
     with suppress(FileNotFoundError, ProcessLookupError):  # it has ended
-        while not re.search(r"\d+ \([^(].*\) S ", container.path(f"/proc/{found['MainPID']}/stat").read_text()):
+        stat, deadline = container.path(f"/proc/{found['MainPID']}/stat"), time.monotonic() + 60
+        while not re.search(r"\d+ \([^(].*\) S ", stat.read_text()) and time.monotonic() < deadline:
             time.sleep(0.01)
     return found
 

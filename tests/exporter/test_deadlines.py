@@ -202,7 +202,7 @@ def test_a_call_that_stalls_for_ever_does_not_use_up_the_bus(host: Host) -> None
     assert states == {ServiceState.RUNNING}
     # A connection with many calls unanswered is given up, before the bus refuses further ones; not after each of them,
     # but where nobody was answered meanwhile, as on a busy machine.
-    assert 1 < host.bus.connections < 40
+    assert 1 < host.bus.connections <= 1 + 40
 
 
 def test_who_looks_often_does_not_fill_the_memory(host: Host) -> None:

@@ -59,7 +59,7 @@ DOWN = NodeStatus(
     node="down",
     manager="process",
     service=ServiceStatus(state=ServiceState.STOPPED, detail="stopped"),
-    installed=InstalledVersion(version=NodeVersion(1, 102, 3), release=False, device=1, inode=2),
+    installed=InstalledVersion(version=NodeVersion(1, 102, 3), release=True, device=1, inode=2),
     running=FAILURE,
     allowed=ALLOWED,
     verdict=Verdict(UpdateState.BELOW_MINIMUM, NodeVersion(1, 104, 5)),
@@ -135,11 +135,22 @@ def test_a_running_node() -> None:
     ]
 
 
+def test_a_development_build() -> None:
+    """What no minimum keeps from starting is not near one."""
+    build = replace(
+        RUNNING, installed=InstalledVersion(version=NodeVersion(1, 105, 0), release=False, device=1, inode=2)
+    )
+    assert 'storagenode_version_info{node="up",release="false",source="installed",version="1.105.0"} 1.0' in samples(
+        build
+    )
+    assert "storagenode_minor_releases_above_minimum" not in "".join(samples(build))
+
+
 def test_a_deadlocked_node() -> None:
     assert [line for line in samples(DOWN) if 'node="' in line] == [
         'storagenode_up{node="down"} 0.0',
         'storagenode_service_state{manager="process",node="down",state="stopped"} 1.0',
-        'storagenode_version_info{node="down",release="false",source="installed",version="1.102.3"} 1.0',
+        'storagenode_version_info{node="down",release="true",source="installed",version="1.102.3"} 1.0',
         'storagenode_version_number{node="down",source="installed"} 1.102003e+06',
         'storagenode_update_state{node="down",state="below_minimum"} 1.0',
         'storagenode_below_minimum{node="down"} 1.0',

@@ -187,7 +187,7 @@ def as_nobody(binary: Path, command: str, user: str, *, mount: str = ":") -> str
     namespaces = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
     look = [sys.executable, "-c", OTHERS, str(binary), user]
     done = subprocess.run(
-        [*namespaces, "sh", "-c", script, binary, *look], cwd=REPOSITORY, capture_output=True, text=True
+        [*namespaces, "sh", "-c", script, binary, *look], cwd=REPOSITORY, capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

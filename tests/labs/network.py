@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from random import randrange
 from typing import ParamSpec, TypeVar
 
 from tests.labs import cache, lock
@@ -78,10 +79,11 @@ def _move_thread(pid: int) -> None:
 
 
 def _free_port() -> int:
-    """Take the next one below those that the kernel gives away by itself; the last one taken is on file."""
+    """Take the next one, mostly below those that the kernel gives away by itself; the last one taken is on file."""
     taken = cache() / "port"
     with lock("port"):
-        port = int(taken.read_text() or 0) if taken.exists() else 0
+        # Begun anywhere, since who has another cache may be on the same host.
+        port = int(taken.read_text() or 0) if taken.exists() else randrange(8_000)
         while True:
             port = 20_000 + (port + 1) % 8_000
             with socket.socket() as probe, suppress(OSError):

@@ -10,6 +10,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cache as once
 from pathlib import Path
 from types import TracebackType
@@ -228,8 +229,11 @@ def _scrape(target: Target) -> dict[str, Any]:
 def link_templates(folder: Path) -> None:
     """Put Alertmanager's templates where a fetched one reads them: into the folder that it runs in."""
     for template in (program("prometheus-alertmanager").parents[2] / _TEMPLATES).glob("*.tmpl"):
-        if not (folder / template.name).exists():
-            (folder / template.name).symlink_to(template)
+        link = folder / template.name
+        if link.is_symlink() and link.readlink() != template:  # of a cache that is gone, or somebody else's
+            link.unlink()
+        with suppress(FileExistsError):
+            link.symlink_to(template)
 
 
 class Alertmanager(_Server):
