@@ -28,7 +28,6 @@ from remediate.steps.swap import Obstacle, obstacles
 from tests import schemas
 from tests.e2e.site import NEW, OLD, PATH, USER, WORKER, Site, wait
 from tests.exporter.hostile import answer, server
-from tests.exporter.test_metrics import DOWN
 from tests.exporter.test_updater import LEFT, MINIMUM, REJECTED, STATUS, UNKNOWN, UPDATER
 from tests.exporter.test_updater import OLD as OLD_VERSION
 from tests.labs.rootfs import VENV
@@ -43,6 +42,7 @@ UNITS = WorkerUnits(
 )
 HOST = HostFacts(version_server="https://v.test", worker=UNITS, worker_last_seen=1.0, clock_ahead_seconds=-60)
 NODE = NodeFacts(status=STATUS, folder=FOLDER, own_version_server="https://v.test", restart="always")
+DEVELOPMENT = InstalledVersion(version=NodeVersion(1, 102, 3), release=False, device=1, inode=2)
 BLOCKS, ENDANGERS, NOTE = Severity.BLOCKS, Severity.ENDANGERS, Severity.NOTE
 
 
@@ -79,7 +79,7 @@ def test_where_all_is_well_nothing_is_found() -> None:
             "probe",
             "`version` hangs",
         ),
-        ({"status": replace(STATUS, installed=DOWN.installed)}, BLOCKS, "probe", "development build"),
+        ({"status": replace(STATUS, installed=DEVELOPMENT)}, BLOCKS, "probe", "development build"),
         ({"obstacles": ((Obstacle.NO_ROOM, "1 byte is free"),)}, BLOCKS, "no_room", "1 byte"),
         ({"folder": Path("/usr/bin")}, BLOCKS, "sandbox", "/usr/bin"),
         ({"staged": FOLDER / ".storagenode.keeper-new"}, NOTE, "leftover", "keeper-new"),
