@@ -106,7 +106,7 @@ def test_whenever_its_cycle_falls(place: Place, number: int) -> None:
     assert build.sha256(path) == releases[1]
     assert container.show(node.updater_unit)["UnitFileState"] == ("enabled" if enabled else "disabled")
     beside = {each.name for each in path.parent.iterdir()} - {"storagenode", "storagenode-updater"}
-    # Where the updater was first, and was killed when it had swapped, its own backup stays: before 1.111 it always does.
+    # Where the updater was first, and was killed when it had swapped, its own backup stays, as always before 1.111.
     theirs = {f"storagenode.old.v{OLD}"} if "somebody has changed it" in said else set()
     assert beside <= {f".storagenode.keeper-old-{OLD}"} | theirs
     assert not list(container.path("/").glob("last-failed-update*"))
