@@ -26,7 +26,6 @@ logger = logging.getLogger(__name__)
 _SYSTEMD_SECONDS = 10.0
 _API_SECONDS = 2.0
 _NAME_LENGTH = 64
-_NO_BINARY = {"binary": os.devnull}
 
 
 class NoNodeError(ConfigError):
@@ -71,10 +70,10 @@ def discover() -> Discovery:
     return _named(found, remarks)
 
 
-def load_or_discover(path: Path) -> Config:
+def load_or_discover(path: Path, *, names_suffice: bool = False) -> Config:
     """Read the configuration file, and let systemd and the nodes' own settings say what it leaves out of a node.
 
-    With no file at the default path, the nodes on this host are discovered.
+    Where their names suffice, nobody is asked. With no file at the default path, the nodes on this host are discovered.
 
     Raises:
         ConfigError: the file cannot be used.
@@ -84,17 +83,7 @@ def load_or_discover(path: Path) -> Config:
         content = read(path)
         nodes = content.get("nodes")
         if isinstance(nodes, list):
-            deadline = time.monotonic() + _SYSTEMD_SECONDS
-            completed = [_completed(node, f"{path}: nodes.{at}", deadline) for at, node in enumerate(nodes)]
-
-            @cache
-            def units() -> Sequence[Unit]:
-                try:
-                    return storj_units(deadline - time.monotonic())
-                except UnitError:
-                    return ()
-
-            content = content | {"nodes": [_with_updater(node, units) for node in completed]}
+            content = content | {"nodes": _with_no_binary(nodes) if names_suffice else _all_completed(nodes, path)}
         return validate(Config, content, source=str(path))
     found = discover()
     if not found.nodes:
@@ -105,21 +94,22 @@ def load_or_discover(path: Path) -> Config:
     return config
 
 
-def load_named(path: Path) -> Config:
-    """Read the configuration file for who needs no more of the nodes than their names, and so asks nobody for the rest.
+def _with_no_binary(nodes: list[Any]) -> list[Any]:
+    return [{"binary": os.devnull} | node if isinstance(node, dict) else node for node in nodes]
 
-    With no file at the default path, the nodes on this host are discovered.
 
-    Raises:
-        ConfigError: as `load_or_discover`.
-    """
-    if path == DEFAULT_PATH and not os.path.lexists(path):
-        return load_or_discover(path)
-    content = read(path)
-    nodes = content.get("nodes")
-    if isinstance(nodes, list):
-        content = content | {"nodes": [_NO_BINARY | node if isinstance(node, dict) else node for node in nodes]}
-    return validate(Config, content, source=str(path))
+def _all_completed(nodes: list[Any], path: Path) -> list[Any]:
+    deadline = time.monotonic() + _SYSTEMD_SECONDS
+    completed = [_completed(node, f"{path}: nodes.{at}", deadline) for at, node in enumerate(nodes)]
+
+    @cache
+    def units() -> Sequence[Unit]:
+        try:
+            return storj_units(deadline - time.monotonic())
+        except UnitError:
+            return ()
+
+    return [_with_updater(node, units) for node in completed]
 
 
 def nothing_found(discovery: Discovery) -> str:

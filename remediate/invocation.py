@@ -29,10 +29,10 @@ def load(config_file: Path, *, names_suffice: bool = False) -> "tuple[Config, Ru
     Raises:
         ConfigError: it cannot be used.
     """
-    from exporter.discover import load_named, load_or_discover
+    from exporter.discover import load_or_discover
     from remediate.rules import rules
 
-    config = (load_named if names_suffice else load_or_discover)(config_file)
+    config = load_or_discover(config_file, names_suffice=names_suffice)
     return config, rules(config, source=str(config_file))
 
 
