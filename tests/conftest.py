@@ -1,4 +1,5 @@
 import os
+import signal
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 
@@ -6,6 +7,10 @@ import pytest
 
 from tests.labs import Unavailable
 from tests.labs.systemd import Container
+
+# What runs in the background of a shell ignores interrupts, and so would all it starts: tests interrupt some of that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
