@@ -1,4 +1,4 @@
-"""A newer promtool than Debian 12's, which tests/labs/prometheus.py fetches there."""
+"""Newer promtools than Debian 12's, which tests/labs/prometheus.py fetches there."""
 
 from functools import cache as once
 from pathlib import Path
@@ -6,16 +6,16 @@ from pathlib import Path
 from tests.labs import cached, say
 from tests.labs.debian import unpack
 
-_RELEASE = "trixie"
-"""What is stable stays: 2.53. The versions of the releases that are not come and go."""
+RELEASES = ("trixie", "forky")
+"""Of Debian: with Prometheus 2.53, which is stable and stays, and with 3, the newest that it has."""
 
 
 @once
-def newer() -> Path:
-    """Return its path; raises Unavailable where Debian's packages are not to be had."""
-    return cached(f"promtool-{_RELEASE}", _fetch) / "usr/bin/promtool"
+def of(release: str) -> Path:
+    """Return the path of a release's; raises Unavailable where Debian's packages are not to be had."""
 
+    def fetch(folder: Path) -> None:
+        say(f"fetching the promtool of Debian's {release} (once, 30 MB)")
+        unpack(folder, ["promtool"], release=release)
 
-def _fetch(folder: Path) -> None:
-    say(f"fetching the promtool of Debian's {_RELEASE} (once, 30 MB)")
-    unpack(folder, ["promtool"], release=_RELEASE)
+    return cached(f"promtool-{release}", fetch) / "usr/bin/promtool"
