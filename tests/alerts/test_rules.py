@@ -57,9 +57,8 @@ WITHOUT_NODE = {
 }
 OURS = "https://example.invalid/storagenode-keeper/alerts/runbooks"
 BOARDS = "https://grafana.example.invalid/d"
-RULES_OF_ALL: list[dict[str, Any]] = [
-    rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]
-]
+GROUPS: list[dict[str, Any]] = yaml.safe_load(RULES.read_text())["groups"]
+RULES_OF_ALL: list[dict[str, Any]] = [rule for group in GROUPS for rule in group["rules"]]
 ALERTS = [rule for rule in RULES_OF_ALL if "alert" in rule]
 
 
@@ -92,6 +91,20 @@ def test_there_are_these_alerts_and_no_others() -> None:
     assert {rule["labels"].get("remediation") for rule in ALERTS} == {None, "offline-update"}
 
 
+def test_only_what_waits_anyway_is_looked_at_every_two_minutes() -> None:
+    """And what is looked at more often does not ask what is recorded there: a restart would begin its wait anew."""
+    slow = [rule for group in GROUPS if "interval" in group for rule in group["rules"]]
+    quick = [rule for rule in RULES_OF_ALL if rule not in slow]
+    assert {group["interval"] for group in GROUPS if "interval" in group} == {"2m"}
+    unhurried = re.compile("[0-9]+[hd]|([5-9]|[0-9]{2})m")
+    for rule in slow:
+        # How long it has lasted is what NotReached is about: hours.
+        assert "record" in rule or rule["alert"] == "StorageNodeNotReached" or unhurried.fullmatch(rule["for"]), rule
+    recorded = {rule["record"] for rule in slow if "record" in rule}
+    assert [rule for rule in quick for name in recorded if name in rule["expr"]] == []
+    assert {"StorageNodeDeadlocked", "StorageNodeWatchdog"} < {name_of(rule) for rule in quick}
+
+
 @pytest.mark.parametrize("rule", ALERTS, ids=name_of)
 def test_every_alert_has_its_words_its_runbook_and_its_board(rule: dict[str, Any]) -> None:
     assert set(rule["annotations"]) == {"summary", "description", "runbook_url", "dashboard_url"}
@@ -114,13 +127,14 @@ def test_the_runbook_has_every_way_for_an_updater_to_be_blocked() -> None:
 
 
 @pytest.mark.prometheus
-def test_only_the_wait_is_rewritten(tmp_path: Path) -> None:
+def test_only_how_long_is_waited_is_rewritten(tmp_path: Path) -> None:
     (tmp_path / RULES.name).write_text(rules(StorageNodeDeadlocked="0s"))
     promtool("check", "rules", "--lint=all", "--lint-fatal", tmp_path / RULES.name)
     shipped, rewritten = (yaml.safe_load(text) for text in (RULES.read_text(), rules(StorageNodeDeadlocked="0s")))
     assert shipped != rewritten
     (rule,) = (rule for rule in shipped["groups"][0]["rules"] if name_of(rule) == "StorageNodeDeadlocked")
     rule["for"] = "0s"
+    assert {group.pop("interval", None) for group in shipped["groups"]} == {None, "2m"}
     assert shipped == rewritten
 
 

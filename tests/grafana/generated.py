@@ -14,6 +14,7 @@ from exporter.updaterlog import UpdaterLog
 from remediate import metrics as remediation_metrics
 from remediate.journal import Outcome
 from remediate.published import DecisionCount, NodePublished, Published, RunCount
+from tests.alerts.shipped import RULES, unslowed
 from tests.fleet import MINIMUM, NEW, OLD, counted, document, node, page, serving, updater
 from tests.labs.prometheus import Prometheus
 
@@ -43,8 +44,10 @@ def fleet(count: int) -> States:
 
 
 @contextmanager
-def shown(states: States, rules: Path) -> Iterator[Prometheus]:
-    """Give a Prometheus that evaluates the rules and has scraped both programs, as they are with these nodes, twice."""
+def shown(states: States, folder: Path) -> Iterator[Prometheus]:
+    """Give a Prometheus that has the rules, and has scraped both programs, as they are with these nodes, twice."""
+    rules = folder / RULES.name
+    rules.write_text(unslowed())
     with ExitStack() as stack:
         pages = {"storagenode": nodes(states), "storagenode-remediate": page([*_remediation(states), *counted()])}
         targets = {job: stack.enter_context(serving({"/metrics": text}.__getitem__)) for job, text in pages.items()}

@@ -2,12 +2,12 @@
 
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
 import pytest
 
-from tests.alerts.shipped import RULES
 from tests.grafana.boards import BOARDS, EVERY, FLEET, NODE, panels, queries, read, worst
 from tests.grafana.generated import STATES, WORST_FIRST, fleet, shown
 from tests.labs.prometheus import Prometheus
@@ -30,8 +30,8 @@ LANES = 15
 
 
 @pytest.fixture(scope="module")
-def ten() -> Iterator[Prometheus]:
-    with shown(STATES, RULES) as running:
+def ten(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
+    with shown(STATES, tmp_path_factory.mktemp("rules")) as running:
         yield running
 
 
@@ -100,8 +100,8 @@ def test_with_nothing_there_no_query_fails() -> None:
 
 
 @pytest.mark.parametrize("count", [1, 200])
-def test_for_one_node_and_for_200(count: int) -> None:
-    with shown(fleet(count), RULES) as running:
+def test_for_one_node_and_for_200(count: int, tmp_path: Path) -> None:
+    with shown(fleet(count), tmp_path) as running:
         for path, node in ((FLEET, EVERY), (NODE, "n01")):
             for asked in queries(path, node):
                 assert running.wait_query(asked.expr, 60), asked
