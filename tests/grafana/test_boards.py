@@ -45,6 +45,8 @@ def test_variables(board: dict[str, Any], path: Path) -> None:
     # No job and no instance: a node's name is unique, and nothing else is common to what the two programs tell of it.
     datasource, node, *worst = board["templating"]["list"]
     assert (datasource["name"], datasource["type"], datasource["query"]) == ("datasource", "datasource", "prometheus")
+    # With none given, Grafana opens with the first by name, whichever is its default.
+    assert (datasource["current"]["text"], datasource["current"]["value"]) == ("default", "default")
     assert datasource["label"] == "Data source"
     assert (node["name"], node["datasource"]["uid"], node["refresh"]) == ("node", "${datasource}", 2)
     assert node["query"]["query"] == node["definition"] == "label_values(storagenode_service_state, node)"

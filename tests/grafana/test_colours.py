@@ -27,7 +27,7 @@ MEANINGS = {
         *("crashed", "updater held", "circuit open", "blocked", "cannot update", "another", "failed", "down"),
         *("minimum above suggested", "refused", "unknown node", "install"),
     },
-    "dark-purple": {"crash looping", "not stored"},
+    "semi-dark-purple": {"crash looping", "not stored"},
     "#808080": {"unknown", "not observed"},
     "#5f6368": {"absent", "idle", "silent", "none known", "not set up", "another alert"},
     "text": {"-"},

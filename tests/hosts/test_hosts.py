@@ -37,6 +37,16 @@ def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
         yield made
 
 
+@pytest.fixture(scope="module")
+def newer(farm: Farm) -> str:
+    """Make the copy of the repository, and its wheel, one of another version, with a unit that has changed."""
+    farm.become("99.0.0")
+    unit = farm.copy / "packaging/systemd" / WORKER
+    unit.write_text(f"{unit.read_text()}# newer\n")
+    farm.shell("rm -r dist && python3 -m pip wheel --quiet --no-deps --wheel-dir dist .")
+    return "99.0.0"
+
+
 def test_the_role_installs_what_the_readme_says_and_has_nothing_left_to_do(farm: Farm) -> None:
     umask, *_, left = farm.installed.splitlines()
     assert left == umask, "in the reader's shell"
@@ -179,7 +189,7 @@ def test_a_host_that_is_cut_off_is_alerted_on_and_healed_when_it_is_back(farm: F
         assert each.tracebacks() == []
 
 
-def test_an_upgrade_that_fails_says_so_and_what_ran_runs_again(farm: Farm) -> None:
+def test_an_upgrade_that_fails_says_so_and_what_ran_runs_again(farm: Farm, request: pytest.FixtureRequest) -> None:
     host = farm.hosts["host1"]
     pids, config, states = host.pids(), configuration(host), [node.state() for node in host.nodes]
     no_wheel = farm.folder / f"storagenode_keeper-{__version__}-py3-none-any.whl"
@@ -188,19 +198,16 @@ def test_an_upgrade_that_fails_says_so_and_what_ran_runs_again(farm: Farm) -> No
     assert host.pids() == pids
     assert host.container.run(["find", "/root", "-name", "*.whl"]).stdout == ""
 
-    # One that can be installed, but not configured; with a unit that has changed.
-    farm.become("99.0.0")
-    unit = farm.copy / "packaging/systemd" / WORKER
-    unit.write_text(f"{unit.read_text()}# newer\n")
-    farm.shell("rm -r dist && python3 -m pip wheel --quiet --no-deps --wheel-dir dist .")
+    # One that can be installed, but not configured.
+    newer = request.getfixturevalue("newer")
     failed(farm, host, settings={"refresh": "soon"})
     assert configuration(host) == config
-    assert host.container.run(VERSION).stdout.split()[-1] == "99.0.0"
+    assert host.container.run(VERSION).stdout.split()[-1] == newer
     assert not set(host.pids()) & set(pids)
     assert [node.state() for node in host.nodes] == states
 
 
-def test_upgraded_on_one_host_and_the_nodes_do_not_notice(farm: Farm) -> None:
+def test_upgraded_on_one_host_and_the_nodes_do_not_notice(farm: Farm, newer: str) -> None:
     host, other = farm.hosts["host1"], farm.hosts["host2"]
     before = [node.state() for node in host.nodes], [node.runs() for node in host.nodes], configuration(host)
     pids = host.pids()
@@ -209,7 +216,7 @@ def test_upgraded_on_one_host_and_the_nodes_do_not_notice(farm: Farm) -> None:
     module.write_text(f"{module.read_text()}# not of this wheel\n")
     assert farm.play("--limit", host.fqdn)[host.fqdn]["failed"] == 0
     assert module.read_text() == (farm.copy / "exporter/__init__.py").read_text()
-    assert host.container.run(VERSION).stdout.split()[-1] == "99.0.0"
+    assert host.container.run(VERSION).stdout.split()[-1] == newer
     assert other.container.run(VERSION).stdout.split()[-1] == __version__
     after = [node.state() for node in host.nodes], [node.runs() for node in host.nodes], configuration(host)
     assert after == before
@@ -217,7 +224,7 @@ def test_upgraded_on_one_host_and_the_nodes_do_not_notice(farm: Farm) -> None:
     assert host.container.show(PATH, "ActiveState")["ActiveState"] == "active"
     assert host.container.show(WORKER, "NeedDaemonReload") == {"NeedDaemonReload": "no"}
     assert farm.ask(host, host.fqdn) == 200
-    info = f'storagenode_exporter_build_info{{instance="{host.fqdn}:19651", version="99.0.0"}}'
+    info = f'storagenode_exporter_build_info{{instance="{host.fqdn}:19651", version="{newer}"}}'
     farm.prometheus.wait_query(info, PATIENCE)
 
 

@@ -10,7 +10,8 @@ from tests.pictures.frames import Field, Unknown, Value
 
 COLORS = {
     "green": "#73BF69", "yellow": "#FADE2A", "dark-yellow": "#E0B400", "red": "#F2495C", "orange": "#FF9830",
-    "blue": "#5794F2", "purple": "#B877D9", "dark-purple": "#8F3BB8", "text": "#CCCCDC", "transparent": "transparent",
+    "blue": "#5794F2", "purple": "#B877D9", "semi-dark-purple": "#A352CC", "text": "#CCCCDC",
+    "transparent": "transparent",
 }  # fmt: skip
 _DAY = 86400
 _FAR = (
