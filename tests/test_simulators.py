@@ -113,6 +113,7 @@ def belonging(mark: str) -> list[str]:
     return found
 
 
+@pytest.mark.slow
 def test_they_end_with_a_test_that_is_killed(tmp_path: Path) -> None:
     (tmp_path / "test_busy.py").write_text(BUSY)
     command: list[str | Path] = [

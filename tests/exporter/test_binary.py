@@ -116,6 +116,7 @@ def test_a_failure_is_not_kept(tmp_path: Path) -> None:
     assert isinstance(source.read(5), InstalledVersion)
 
 
+@pytest.mark.slow
 def test_a_hanging_program_is_killed_with_all_it_started(tmp_path: Path) -> None:
     binary = script(tmp_path / "storagenode", f"sleep 300 & echo $! $$ >{tmp_path}/pids; wait")
     began = time.monotonic()

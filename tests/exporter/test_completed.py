@@ -54,6 +54,7 @@ def test_a_binary_that_nothing_tells_is_asked_for(tmp_path: Path) -> None:
         loaded(tmp_path, binary="/b", config_dir=["x"])
 
 
+@pytest.mark.slow
 def test_a_bus_that_hangs_is_waited_for_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("exporter.discover._SYSTEMD_SECONDS", 3)
     with socket.socket(socket.AF_UNIX) as listening:

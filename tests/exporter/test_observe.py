@@ -210,6 +210,7 @@ def test_a_source_that_hangs_costs_its_own_reading(host: Host) -> None:
     assert not isinstance(status.allowed, Failure)
 
 
+@pytest.mark.slow
 def test_a_source_that_ignores_its_deadline_is_busy_the_next_time(host: Host) -> None:
     released, started = threading.Event(), []
 
@@ -235,6 +236,7 @@ def test_a_source_that_ignores_its_deadline_is_busy_the_next_time(host: Host) ->
         assert time.monotonic() < deadline
 
 
+@pytest.mark.slow
 def test_those_who_ask_at_once_share_one_observation(host: Host) -> None:
     started = []
 

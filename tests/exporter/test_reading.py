@@ -48,6 +48,7 @@ def test_a_source_that_hangs_costs_the_deadline_and_is_not_started_again() -> No
     assert value == "at last"
 
 
+@pytest.mark.slow
 def test_many_readings_share_few_threads() -> None:
     def sharing() -> int:
         seen = set()

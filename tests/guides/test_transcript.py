@@ -58,6 +58,7 @@ def test_a_command_that_fails_is_noticed_wherever_it_stands(tmp_path: Path) -> N
         person.read(block("true\nls nowhere\ntrue\n", "sh"))
 
 
+@pytest.mark.slow
 def test_another_answer_is_noticed_and_one_that_comes_is_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -301,6 +301,7 @@ def test_the_body_of_a_redirect_is_not_read(stage: Stage) -> None:
     assert peak() - before < 24 << 20
 
 
+@pytest.mark.slow
 def test_an_address_that_does_not_answer_is_not_waited_for(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(surroundings, "_REACH_SECONDS", 3.0)
     with server([60.0]) as (address, _):

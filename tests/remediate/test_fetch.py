@@ -109,6 +109,7 @@ PARTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", PARTS)
 def test_a_trickle_does_not_outlast_the_limit_wherever_it_is(part: str) -> None:
     """A byte now and then keeps every limit of the socket's own from running out."""
@@ -180,6 +181,7 @@ def test_where_no_thread_is_to_be_had_it_is_later() -> None:
     assert done.stdout == "later http://127.0.0.1:1/x.zip: can't start new thread\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seconds", [0.1, 0.0002], ids=["connected", "before it is connected"])
 def test_nothing_is_left_of_what_was_cut_off(seconds: float) -> None:
     files, threads = len(os.listdir("/proc/self/fd")), threading.active_count()

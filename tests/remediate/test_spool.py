@@ -176,6 +176,7 @@ while True:
 """
 
 
+@pytest.mark.slow
 def test_whoever_plays_with_names_while_they_are_looked_at_breaks_nothing(spool: Spool) -> None:
     with subprocess.Popen([sys.executable, "-c", PLAYING, spool.directory], stdout=subprocess.PIPE) as playing:
         try:

@@ -331,6 +331,7 @@ def test_a_nodes_name_is_enough_to_listen_for_it(spool: Spool, tmp_path: Path, m
     assert spool.pending() == ["n2"]
 
 
+@pytest.mark.slow
 def test_what_is_said_of_a_node_is_checked_all_the_same(tmp_path: Path) -> None:
     config = tmp_path / "keeper.yml"
     for nodes, found in (
