@@ -11,7 +11,9 @@ pytestmark = pytest.mark.prometheus
 DEADLOCKED, MINIMUM, NEAR = "StorageNodeDeadlocked", "StorageNodeBelowMinimum", "StorageNodeNearMinimum"
 DUE, RESTART, STALE = "StorageNodeUpdateDue", "StorageNodeRestartPending", "StorageNodeAllowedVersionsStale"
 INCONSISTENT, LOOPING, UNKNOWN = "StorageNodeVersionServerInconsistent", "StorageNodeCrashLooping", "StorageNodeUnknown"
-GONE, GONE_SINCE = "StorageNodeGone", "node:storagenode_service_state:gone_since"
+GONE, GONE_SINCE = "StorageNodeGone", "node:storagenode_up:gone_since"
+UNKNOWN_UPDATE = "node:storagenode_update_state:unknown"
+UNKNOWN_SERVICE = 'avg_over_time(storagenode_service_state{state="unknown"}[10m])'
 NOT_REACHED, DISQUALIFIED = "StorageNodeNotReached", "node:storagenode_disqualification_timestamp_seconds:max"
 INSTALLED, IS_DEADLOCKED = "node:storagenode_version_number:installed", "node:storagenode_deadlocked:true"
 IS_BELOW, IS_PENDING = "node:storagenode_below_minimum:true", "node:storagenode_restart_pending:true"
@@ -79,9 +81,8 @@ WRONG = [
     (STALE, FETCHED, "storagenode_allowed_versions_fetched_timestamp_seconds"),
     (STALE, "6 * 3600", "5 * 3600"),
     (STALE, "6 * 3600", "7 * 3600"),
-    (STALE, "max without (node, source)", "max without (source)"),
-    (STALE, '{source="version_server"}[10m]', "[10m]"),
-    (STALE, '{source="version_server"}[10m]', '{source="version_server"}[4m]'),
+    (STALE, "max by (job, instance)", "max by (job, instance, node)"),
+    (STALE, f"unless on (job, instance) {FETCHED}", ""),
     (STALE, "for: 10m", "for: 8m"),
     (STALE, "for: 10m", "for: 11m"),
     (STALE, ":[0-9]+$", ":.*$x"),
@@ -98,10 +99,13 @@ WRONG = [
     (LOOPING, f"unless on (job, instance, node) {DEADLOCKED_ALREADY}", ""),
     (LOOPING, "for: 15m", "for: 10m"),
     (LOOPING, "for: 15m", "for: 16m"),
-    (UNKNOWN, 'avg_over_time(storagenode_service_state{state="unknown"}[10m]) > 0.5\n              or ', ""),
-    (UNKNOWN, '\n              or avg_over_time(storagenode_update_state{state="unknown"}[10m]) > 0.5', ""),
-    (UNKNOWN, "avg_over_time(storagenode_update", "max_over_time(storagenode_update"),
-    (UNKNOWN, "avg_over_time(storagenode_update", "min_over_time(storagenode_update"),
+    (UNKNOWN, f"max without (manager, state) ({UNKNOWN_SERVICE} > 0.5)\n            or ", ""),
+    (UNKNOWN, "or node:storagenode_update_state:unknown > 0.5", ""),
+    (UNKNOWN_UPDATE, "avg_over_time(", "max_over_time("),
+    (UNKNOWN_UPDATE, "avg_over_time(", "min_over_time("),
+    (UNKNOWN_UPDATE, "[10m]", "[4m]"),
+    (UNKNOWN_UPDATE, "> 0.5", "> 0.95"),
+    (UNKNOWN_UPDATE, "max without (state)", "max without ()"),
     (UNKNOWN, "avg_over_time(storagenode_service", "last_over_time(storagenode_service"),
     (UNKNOWN, "[10m]", "[4m]"),
     (UNKNOWN, "> 0.5", "> 0.95"),
@@ -111,14 +115,14 @@ WRONG = [
     (UNKNOWN, "keep_firing_for: 30m", "keep_firing_for: 20m"),
     (UNKNOWN, "keep_firing_for: 30m", "keep_firing_for: 40m"),
     (UNKNOWN, 'unless on (job, instance) ALERTS{alertname="StorageNodeAllowedVersionsStale"}', ""),
-    (UNKNOWN, "> 0.5\n              or avg", "> 0.5\n              unless avg"),
+    (UNKNOWN, "or node:", "unless node:"),
     (GONE_SINCE, "gone_since[1h]", "gone_since[30s]"),
     (GONE_SINCE, "7 * 86400", "6 * 86400"),
     (GONE_SINCE, "7 * 86400", "8 * 86400"),
     (GONE_SINCE, "offset 1h", "offset 30m"),
-    (GONE_SINCE, "max without (manager, state)", ""),
-    (GONE_SINCE, "0 * storagenode", "storagenode"),
-    (GONE_SINCE, 'unless on (node) storagenode_service_state{state="running"}', ""),
+    (GONE_SINCE, "clamp_min(storagenode_up offset 1h, time())", "storagenode_up offset 1h"),
+    (GONE_SINCE, "clamp_min(storagenode_up offset 1h", "clamp_min(storagenode_up offset 1h == 1"),
+    (GONE_SINCE, "unless on (node) storagenode_up", ""),
     (GONE_SINCE, "unless on (node)", "unless on (job, instance, node)"),
     (GONE, "and on (job, instance) max_over_time(up[10m]) == 1", ""),
     (GONE, "== 1", ">= 0"),
@@ -138,6 +142,7 @@ WRONG = [
     (NOT_REACHED, " < 3 * 86400", ""),
     (NOT_REACHED, "severity: info", "severity: warning"),
     (NOT_REACHED, "- 18 * 86400", "- 17 * 86400"),
+    (NOT_REACHED, "lt $value 1036800.0", "le $value 1036800.0"),
     (NOT_REACHED, "severity:", VALUE),
 ]
 

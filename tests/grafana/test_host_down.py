@@ -22,8 +22,8 @@ AWAY = {"deadlocked": (ServiceState.CRASHED, UpdateState.BELOW_MINIMUM), "fine":
 """What has crashed was last reached two days ago."""
 STATS = ("Deadlocked", "Too old", "Not reached", "Unknown", "Nodes")
 CLOCKS = ("Suspension if down", "Loss if down")
-AN_HOUR_AGO = 'storagenode_service_state{state="running"} offset 1h'
-ANY_TIME_SINCE = 'last_over_time(storagenode_service_state{state="running"}[1h])'
+AN_HOUR_AGO = "storagenode_up offset 1h"
+ANY_TIME_SINCE = "last_over_time(storagenode_up[1h])"
 
 
 def test_they_are_unknown_and_not_well_and_their_clocks_go_on(tmp_path: Path) -> None:
@@ -48,7 +48,7 @@ def test_they_are_unknown_and_not_well_and_their_clocks_go_on(tmp_path: Path) ->
         told = [_value(running, NODE, title, "deadlocked") for title in CLOCKS]
 
         away.close()
-        running.wait_query("count(node:storagenode_service_state:gone_since) == 2", 90)
+        running.wait_query("count(node:storagenode_up:gone_since) == 2", 90)
         assert [_value(running, FLEET, title) for title in STATS] == [0.0, 0.0, 1.0, 2.0, 3.0]
         rank, services, since, updates, unreached = (
             {one["metric"]["node"]: one for one in _answer(running, FLEET, "Each node", ref=ref)} for ref in "ABCDG"
