@@ -1,6 +1,7 @@
 """Read what operators are given in alerts/, with only addresses and waiting times changed for a test."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
@@ -27,14 +28,19 @@ def rules(**waits: str) -> str:
 
 def alertmanager(url: str, token_file: Path, *, group_interval: str = "1s", repeat_interval: str = "1h") -> str:
     """Return the example with the webhook's address, its token and its route's intervals replaced, and nothing else."""
-    text = ALERTMANAGER.read_text()
-    for old, new in {
+    changes = {
         "http://127.0.0.1:19652/alertmanager": url,
         "/etc/prometheus/storagenode-keeper.token": str(token_file),
         "group_interval: 1m": f"group_interval: {group_interval}",
         "repeat_interval: 1h\n": f"repeat_interval: {repeat_interval}\n",
-    }.items():
+    }
+    return changed(ALERTMANAGER.read_text(), changes)
+
+
+def changed(text: str, changes: Mapping[str, str]) -> str:
+    """Replace what is shipped by something else; raises ValueError for what does not stand in the text once."""
+    for old, new in changes.items():
         if text.count(old) != 1:
-            raise ValueError(f"{ALERTMANAGER}: {old!r} stands there {text.count(old)} times, expected once")
+            raise ValueError(f"{old!r} stands there {text.count(old)} times, expected once")
         text = text.replace(old, new)
     return text
