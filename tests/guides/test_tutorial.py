@@ -1,6 +1,5 @@
 """docs/tutorial.md, typed in from its first block to its last, by somebody who is not root and has an empty home."""
 
-import hashlib
 import os
 import re
 import shutil
@@ -94,14 +93,13 @@ def _wheels() -> Path:
     version = command([python, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]).strip()
     if tuple(map(int, version.split("."))) < (3, 11):
         raise Unavailable(f"needs a Python 3.11 for everybody, and {python} is {version}")
-    stamp = hashlib.sha256(" ".join(needs).encode()).hexdigest()[:8]
 
     def download(folder: Path) -> None:
         with tempfile.TemporaryDirectory() as scratch:
             command([python, "-m", "venv", scratch])
             command([f"{scratch}/bin/pip", "download", "--quiet", f"--dest={folder}", *needs])
 
-    return cached(f"wheelhouse/python{version}-{stamp}", download)
+    return cached(f"wheelhouse/python{version}", download, " ".join(needs).encode())
 
 
 def _end_node(pid_file: Path) -> None:

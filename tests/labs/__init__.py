@@ -1,6 +1,7 @@
 """Start the real parts that the tests, the demo and the benchmarks run on."""
 
 import fcntl
+import hashlib
 import itertools
 import os
 import re
@@ -41,8 +42,13 @@ def lock(name: str) -> Iterator[None]:
         yield
 
 
-def cached(name: str, build: Callable[[Path], None]) -> Path:
-    """Return the folder `name` of the cache, made by `build` in a temporary folder if it is not there yet."""
+def cached(name: str, build: Callable[[Path], None], made_of: bytes = b"") -> Path:
+    """Return the folder `name` of the cache, made by `build` in a temporary folder if it is not there yet.
+
+    What it is made of, where that changes, is part of its name.
+    """
+    if made_of:
+        name = f"{name}-{hashlib.sha256(made_of).hexdigest()[:8]}"
     path = cache() / name
     if not path.exists():
         with lock(name):

@@ -1,6 +1,5 @@
 """Check TypeScript by the types that Grafana generates of what a board may hold, which it publishes on npm."""
 
-import hashlib
 import re
 import shutil
 import subprocess
@@ -40,8 +39,7 @@ def wrong(folder: Path, version: str) -> dict[tuple[str, int], str]:
 def _modules() -> Path:
     if shutil.which("node") is None:
         raise Unavailable("checking by Grafana's types needs node")
-    stamp = hashlib.sha256((_PACKAGES / "package-lock.json").read_bytes()).hexdigest()[:8]
-    return cached(f"grafana-types-{stamp}", _build) / "node_modules"
+    return cached("grafana-types", _build, (_PACKAGES / "package-lock.json").read_bytes()) / "node_modules"
 
 
 def _build(folder: Path) -> None:

@@ -1,6 +1,5 @@
 """Build pint, a linter of Prometheus rules, with Go."""
 
-import hashlib
 import shutil
 import subprocess
 import time
@@ -15,8 +14,7 @@ _SOURCES = Path(__file__).parent / "pint"
 @once
 def program() -> Path:
     """Return the path of pint, built into the cache the first time; raises Unavailable without Go or the modules."""
-    stamp = hashlib.sha256((_SOURCES / "go.mod").read_bytes() + (_SOURCES / "go.sum").read_bytes()).hexdigest()[:8]
-    return cached(f"pint-{stamp}", _build) / "pint"
+    return cached("pint", _build, (_SOURCES / "go.mod").read_bytes() + (_SOURCES / "go.sum").read_bytes()) / "pint"
 
 
 def _build(folder: Path) -> None:

@@ -1,7 +1,6 @@
 """Make the root file systems of the containers, once."""
 
 import atexit
-import hashlib
 import platform
 import shutil
 import subprocess
@@ -64,8 +63,7 @@ def base() -> Path:
         # Without one, every boot would be a first boot.
         (folder / "etc/machine-id").write_text("5707a9e40de5707a9e40de5707a9e40d\n")
 
-    stamp = hashlib.sha256(" ".join([*_PACKAGES, *_UNWANTED]).encode()).hexdigest()[:8]
-    return cached(f"rootfs/{suite}-{stamp}", build)
+    return cached(f"rootfs/{suite}", build, " ".join([*_PACKAGES, *_UNWANTED]).encode())
 
 
 @once
@@ -82,8 +80,7 @@ def with_dependencies() -> Path:
         command(["chroot", folder, "python3", "-m", "venv", "--without-pip", VENV])
         command(["chroot", folder, "python3", "-m", "compileall", "-q", VENV])
 
-    stamp = hashlib.sha256(" ".join(needs).encode()).hexdigest()[:8]
-    return cached(f"rootfs/{root.name}-{stamp}", build)
+    return cached(f"rootfs/{root.name}", build, " ".join(needs).encode())
 
 
 @once
@@ -96,8 +93,7 @@ def wheelhouse() -> Path:
         say("fetching what `pip install` needs in the containers (once)")
         command([*_pip(), "download", "-q", f"--dest={folder}", *_wheels_for(root), *needs])
 
-    stamp = hashlib.sha256(" ".join(needs).encode()).hexdigest()[:8]
-    return cached(f"wheelhouse/{root.name}-{stamp}", build)
+    return cached(f"wheelhouse/{root.name}", build, " ".join(needs).encode())
 
 
 def _project() -> dict[str, Any]:

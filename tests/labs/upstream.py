@@ -1,6 +1,5 @@
 """Build the real Storj programs and run them inside a container, never on the host's own network."""
 
-import hashlib
 import json
 import shutil
 import time
@@ -43,9 +42,7 @@ def programs(version: str) -> dict[str, Path]:
     Takes some minutes and about 1.5 GB the first time. Raises Unavailable without Go, a C compiler or the modules.
     """
     sources = Path(__file__).parent / "upstream" / version
-    stamp = hashlib.sha256(
-        (sources / "go.mod").read_bytes() + (sources / "go.sum").read_bytes() + _LINK[version].encode()
-    )
+    made_of = (sources / "go.mod").read_bytes() + (sources / "go.sum").read_bytes() + _LINK[version].encode()
 
     def build(folder: Path) -> None:
         for need in ("go", "gcc"):
@@ -60,7 +57,7 @@ def programs(version: str) -> dict[str, Path]:
             command(["nice", "go", "build", *options, "-o", folder / name, package], cwd=sources)
             say(f"built {name} {version} in {time.monotonic() - begin:.0f} s")
 
-    folder = cached(f"upstream/{version}-{stamp.hexdigest()[:8]}", build)
+    folder = cached(f"upstream/{version}", build, made_of)
     return {name: folder / name for name in PROGRAMS[version]}
 
 
